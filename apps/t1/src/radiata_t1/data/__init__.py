@@ -1,0 +1,1 @@
+"""Cohorts and stores of T1 volumes."""

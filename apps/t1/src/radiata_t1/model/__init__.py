@@ -1,0 +1,1 @@
+"""Networks, weights and samplers of T1 generation."""

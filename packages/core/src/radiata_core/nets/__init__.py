@@ -1,0 +1,1 @@
+"""Networks: callables `network(x, noise_level, covariates)` on any event shape."""
