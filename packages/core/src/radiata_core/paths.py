@@ -2,9 +2,10 @@ r"""Paths from data to noise: how much signal and how much noise there is at eve
 
 $$x_t = \alpha_t x_0 + \sigma_t \varepsilon, \qquad \varepsilon \sim \mathcal N(0, I), \qquad t \in [0, 1]$$
 
-`t = 0` is data and `t = 1` is noise. A path gives $\alpha_t$, $\sigma_t$ and their time derivatives in float64, so that
-everything else follows: the velocity $u_t = \alpha'_t x_0 + \sigma'_t\varepsilon$, the half log-SNR
-$\lambda_t = \log(\alpha_t/\sigma_t)$ and the noise-to-signal ratio $\kappa_t = \sigma_t/\alpha_t$ (EDM's sigma).
+`t = 0` is data and `t = 1` is noise. A path gives $\alpha_t$, $\sigma_t$ and their time derivatives in
+float64, so that everything else follows: the velocity $u_t = \alpha'_t x_0 + \sigma'_t\varepsilon$, the half
+log-SNR $\lambda_t = \log(\alpha_t/\sigma_t)$ and the noise-to-signal ratio $\kappa_t = \sigma_t/\alpha_t$
+(EDM's sigma).
 
 | path | alpha | sigma | alpha(1) |
 |---|---|---|---|
@@ -14,8 +15,8 @@ $\lambda_t = \log(\alpha_t/\sigma_t)$ and the noise-to-signal ratio $\kappa_t = 
 | `VEPath` | 1 | $\sigma_{\min}\left((1+\sigma_{\max}/\sigma_{\min})^t-1\right)$ | 1 |
 | `DiscreteVPPath` (DDPM, MedForJ) | $\sqrt{\bar\alpha_i}$ at $t=(i+1)/N$ | $\sqrt{1-\bar\alpha_i}$ | 6.4e-3 |
 
-On every path `alpha(0) = 1` and `sigma(0) = 0` hold exactly. Two paths with the same log-SNR differ by a scale only:
-`same_log_snr` is that change of path.
+On every path `alpha(0) = 1` and `sigma(0) = 0` hold exactly. Two paths with the same log-SNR differ by a
+scale only: `same_log_snr` is that change of path.
 
 Times live best on the CPU: their range is checked, which on an accelerator waits for it.
 """
@@ -78,7 +79,7 @@ class Path(ABC):
         return self._coefficients(_checked(t))
 
     def log_snr(self, t: AnyTime) -> AnyTime:
-        """Half log-SNR log(alpha/sigma) in float64, falling with `t`; +inf at t = 0 and -inf where alpha is 0.
+        """Half log-SNR log(alpha/sigma), float64, falling with `t`; +inf at t = 0, -inf where alpha is 0.
 
         Raises:
             InputError: a time is not a number or lies outside [0, 1].
@@ -86,7 +87,7 @@ class Path(ABC):
         return self._log_snr(_checked(t))
 
     def time_of_log_snr(self, lam: AnyTime) -> AnyTime:
-        """Time in [0, 1], float64, at which the half log-SNR is `lam`; what the path never reaches gives t = 1.
+        """Time in [0, 1], float64, of the half log-SNR `lam`; what the path never reaches gives t = 1.
 
         Args:
             lam: Half log-SNR log(alpha/sigma), any shape; infinities are allowed.
@@ -96,9 +97,7 @@ class Path(ABC):
         """
         lam = lam.to(torch.float64)
         if not torch.compiler.is_compiling() and bool(torch.isnan(lam).any()):
-            raise InputError(
-                "expected log-SNR values that are numbers; got NaN. Check the grid or the law of time."
-            )
+            raise InputError("expected numbers as log-SNR; got NaN. Check the grid or the law of time.")
         return self._time_of_log_snr(lam).clamp(0.0, 1.0)
 
     @abstractmethod
@@ -131,8 +130,8 @@ class LinearPath(Path):
     r"""The straight line $x_t = (1-t) x_0 + t\varepsilon$, with velocity $\varepsilon - x_0$.
 
     References:
-        Liu, Gong, Liu, 2023, Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified Flow,
-        https://arxiv.org/abs/2209.03003, eq. 1 (time runs the other way there).
+        Liu, Gong, Liu, 2023, Flow Straight and Fast: Learning to Generate and Transfer Data with Rectified
+        Flow, https://arxiv.org/abs/2209.03003, eq. 1 (time runs the other way there).
         Esser et al., 2024, Scaling Rectified Flow Transformers, https://arxiv.org/abs/2403.03206, eq. 13.
     """
 
@@ -150,11 +149,11 @@ class LinearPath(Path):
 @buildable("trigonometric-path")
 @dataclass(frozen=True)
 class TrigonometricPath(Path):
-    r"""The quarter circle $\alpha = \cos(\pi t/2)$, $\sigma = \sin(\pi t/2)$: variance is kept for whitened data.
+    r"""The quarter circle $\alpha = \cos(\pi t/2)$, $\sigma = \sin(\pi t/2)$; keeps unit variance.
 
     References:
-        Albergo, Boffi, Vanden-Eijnden, 2023, Stochastic Interpolants, https://arxiv.org/abs/2303.08797, table 8
-        (time runs the other way there).
+        Albergo, Boffi, Vanden-Eijnden, 2023, Stochastic Interpolants, https://arxiv.org/abs/2303.08797,
+        table 8 (time runs the other way there).
     """
 
     def _coefficients(self, t: Tensor) -> Coefficients:
@@ -209,7 +208,8 @@ class VPPath(Path):
         return -0.5 * torch.log(torch.expm1(self._integral(t)))
 
     def _time_of_log_snr(self, lam: Tensor) -> Tensor:
-        # expm1(B) = exp(-2 lam); then the positive root of the quadratic in t, in the form without cancellation.
+        # expm1(B) = exp(-2 lam); then the positive root of the quadratic in t, without
+        # cancellation.
         last = 0.5 * (self.beta_min + self.beta_max)
         integral = torch.logaddexp(torch.zeros_like(lam), -2 * lam).clamp(max=last)
         root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
@@ -223,9 +223,10 @@ class VEPath(Path):
 
     $$\sigma_t = \sigma_{\min}\left[(1 + \sigma_{\max}/\sigma_{\min})^t - 1\right]$$
 
-    The geometric schedule of the paper starts at $\sigma_{\min}$ and never reaches data. Here $\sigma_t + \sigma_{\min}$
-    is geometric instead, so that sigma is exactly 0 at t = 0 and exactly `sigma_max` at t = 1, smoothly. The two differ
-    by the naming of time only: any grid in sigma (Karras) and any law in log-SNR is the same on both.
+    The geometric schedule of the paper starts at $\sigma_{\min}$ and never reaches data. Here
+    $\sigma_t + \sigma_{\min}$ is geometric instead, so that sigma is exactly 0 at t = 0 and exactly `sigma_max`
+    at t = 1, smoothly. The two differ by the naming of time only: any grid in sigma (Karras) and any law in
+    log-SNR is the same on both.
 
     Args:
         sigma_min: Level where the growth turns from linear to geometric, in units of the data, > 0.
@@ -243,8 +244,8 @@ class VEPath(Path):
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max < math.inf:
             raise InputError(
-                f"expected 0 < sigma_min < sigma_max; got sigma_min={self.sigma_min}, sigma_max={self.sigma_max}. "
-                "The usual values are 0.002 and 80."
+                f"expected 0 < sigma_min < sigma_max; got sigma_min={self.sigma_min}, "
+                f"sigma_max={self.sigma_max}. The usual values are 0.002 and 80."
             )
 
     @property
@@ -270,7 +271,7 @@ class DiscreteVPPath(Path):
     r"""The linear-beta DDPM schedule of MedForJ, made continuous.
 
     $$\beta_i = \mathrm{linspace}(\beta_{start}, \beta_{end}, N)_i, \quad
-      \bar\alpha_i = \prod_{j \le i}(1 - \beta_j), \quad \alpha = \sqrt{\bar\alpha}, \ \sigma = \sqrt{1-\bar\alpha}$$
+      \bar\alpha_i = \prod_{j \le i}(1 - \beta_j), \quad \alpha = \sqrt{\bar\alpha}, \ \sigma = \sqrt{1-\alpha^2}$$
 
     The step of index i = 0 … N-1 sits at t = (i+1)/N, so that t = 0 is exactly data; between two nodes
     $\log\bar\alpha$ is linear in t. Derivatives at a node are those of the interval below it.
@@ -281,7 +282,8 @@ class DiscreteVPPath(Path):
         steps: Number of steps N.
 
     References:
-        Ho, Jain, Abbeel, 2020, Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11239, section 4.
+        Ho, Jain, Abbeel, 2020, Denoising Diffusion Probabilistic Models, https://arxiv.org/abs/2006.11239,
+        section 4.
     """
 
     beta_start: float = 1e-4
@@ -304,12 +306,12 @@ class DiscreteVPPath(Path):
         index = torch.as_tensor(index, dtype=torch.float64)
         if not bool(((index >= -1) & (index <= self.steps - 1)).all()):
             raise InputError(
-                f"expected step indices in -1 … {self.steps - 1}; got {index.tolist()}. Use those."
+                f"expected step indices in -1 (data) … {self.steps - 1}; got {index.tolist()}. Count from 0."
             )
         return (index + 1) / self.steps
 
     def model_time(self, t: AnyTime) -> AnyTime:
-        """What a network of this schedule is given for the time `t`: the (fractional) step index N t - 1, float64.
+        """What a network of this schedule is given for time `t`: the fractional index N t - 1, float64.
 
         Raises:
             InputError: a time is not a number or lies outside [0, 1].
@@ -345,7 +347,7 @@ class DiscreteVPPath(Path):
 
 def _preserving(log_mean: Tensor, slope: Tensor) -> Coefficients:
     """Coefficients of a variance-preserving path from log(alpha^2) and its time derivative."""
-    alpha, sigma = torch.exp(0.5 * log_mean), torch.sqrt(-torch.expm1(log_mean))
+    alpha, sigma = torch.exp(0.5 * log_mean), torch.sqrt(0.0 - torch.expm1(log_mean))
     return Coefficients(
         alpha=alpha, sigma=sigma, d_alpha=0.5 * slope * alpha, d_sigma=-0.5 * slope * alpha**2 / sigma
     )
@@ -361,7 +363,7 @@ def _discrete_nodes(beta_start: float, beta_end: float, steps: int) -> tuple[Ten
 
 @dataclass(frozen=True)
 class ScaleTime:
-    """The time on another path and the factor from its state to ours, float64, each of the shape of the time."""
+    """The time on another path and the factor from its state to ours, float64, shaped like the time."""
 
     t: Tensor
     scale: Tensor
@@ -373,8 +375,8 @@ def same_log_snr(s: AnyTime, target: Path, source: Path) -> ScaleTime:
     $$\bar x_s = c_s x_{t_s}, \qquad \lambda(t_s) = \bar\lambda(s), \qquad
       c_s = \bar\alpha_s/\alpha_{t_s} = \bar\sigma_s/\sigma_{t_s}$$
 
-    So a denoiser D of `source` serves `target` as $\bar D(\bar x, s) = D(\bar x / c_s, t_s)$. Noise beyond the end of
-    `source` is taken at its end.
+    So a denoiser D of `source` serves `target` as $\bar D(\bar x, s) = D(\bar x / c_s, t_s)$. Noise beyond
+    the end of `source` is taken at its end.
 
     Args:
         s: Times on `target`, in [0, 1].
@@ -390,7 +392,7 @@ def same_log_snr(s: AnyTime, target: Path, source: Path) -> ScaleTime:
 
 
 def expand(values: AnyTime, like: Tensor) -> Tensor:
-    """`values`, one for all or one a row, shaped to multiply `like`; on its device, in its dtype or float32 if finer.
+    """`values`, one for all or one a row, shaped to multiply `like`, on its device, in float32 or finer.
 
     Args:
         values: Shape () or (batch,).
@@ -401,8 +403,8 @@ def expand(values: AnyTime, like: Tensor) -> Tensor:
     """
     if values.ndim > 1 or (values.ndim == 1 and values.shape[0] not in (1, like.shape[0])):
         raise InputError(
-            f"expected one value, or one for each of the {like.shape[0]} rows; got shape {tuple(values.shape)}. "
-            "Give t the shape () or (batch,)."
+            f"expected one value, or one for each of the {like.shape[0]} rows; got shape "
+            f"{tuple(values.shape)}. Give t the shape () or (batch,)."
         )
     values = values.to(like.device, torch.promote_types(like.dtype, torch.float32))
     return values.reshape(values.shape + (1,) * (like.ndim - 1)) if values.ndim else values

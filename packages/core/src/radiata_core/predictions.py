@@ -1,6 +1,7 @@
 r"""What a network may predict, and the one conversion between all of it.
 
-Given the state $x_t = \alpha x_0 + \sigma\varepsilon$, every parameterisation is a linear form $a x_0 + b\varepsilon$:
+Given the state $x_t = \alpha x_0 + \sigma\varepsilon$, every parameterisation is a linear form
+$a x_0 + b\varepsilon$:
 
 | prediction | a | b | known as |
 |---|---|---|---|
@@ -15,13 +16,15 @@ Two equations, two unknowns: with $d_S = \alpha b_S - \sigma a_S$,
 
 $$p_T = \frac{d_T}{d_S}\, p_S + \frac{a_T b_S - b_T a_S}{d_S}\, x_t .$$
 
-The weights are made in float64 and are exact at the ends: at t = 0 the state *is* the data, whatever was predicted. What
-cannot be known – x0 from noise where alpha is 0, noise from x0 where sigma is 0 – is refused, never returned as NaN.
-Conversions from x0 or v are well conditioned where those from the noise or the score are not: on the linear path at
-t = 0.9999 in float32, x0 from the noise has an error of 3e-3, from the velocity of 4e-7.
+The weights are made in float64 and are exact at the ends: at t = 0 the state *is* the data, whatever was
+predicted. What cannot be known – x0 from noise where alpha is 0, noise from x0 where sigma is 0 – is
+refused, never returned as NaN. Conversions from x0 or v are well conditioned where those from the noise or
+the score are not: on the linear path at t = 0.9999 in float32, x0 from the noise has an error of 3e-3, from
+the velocity of 4e-7.
 
 References:
-    Salimans, Ho, 2022, Progressive Distillation for Fast Sampling, https://arxiv.org/abs/2202.00512, section 4.
+    Salimans, Ho, 2022, Progressive Distillation for Fast Sampling, https://arxiv.org/abs/2202.00512,
+    section 4.
     Lai et al., 2025, The Principles of Diffusion Models, https://arxiv.org/abs/2510.21890 (names).
 """
 
@@ -62,8 +65,8 @@ def convert(value: Batch, x: Batch, t: Time, path: Path, source: Prediction, tar
         target: What is wanted.
 
     Raises:
-        InputError: `value` does not determine `target` at this time (the noise does not tell x0 where alpha = 0), or
-            a time lies outside [0, 1].
+        InputError: `value` does not determine `target` at this time (the noise does not tell x0 where
+            alpha = 0), or a time lies outside [0, 1].
     """
     c = path.coefficients(t)
     if source == target:
@@ -75,7 +78,7 @@ def convert(value: Batch, x: Batch, t: Time, path: Path, source: Prediction, tar
 
 
 def target_of(x0: Batch, noise: Batch, t: Time, path: Path, prediction: Prediction) -> Batch:
-    r"""What a network that predicts `prediction` is regressed on: $a x_0 + b\varepsilon$, in the dtype of `x0`.
+    r"""What a network of this prediction is regressed on, $a x_0 + b\varepsilon$, in the dtype of `x0`.
 
     Args:
         x0: Data, (batch, *event).
@@ -136,6 +139,6 @@ def _refuse_singular(first: Tensor, second: Tensor, t: Tensor, path: Path, reque
     if bool(bad.any()):
         time = t.expand_as(bad)[bad].flatten()[0].item()
         raise InputError(
-            f"expected a time at which {request} exists on {type(path).__name__}; got t={time:g}, where it is singular. "
-            "Predict x0 or v, or keep the time inside (0, 1)."
+            f"expected a time at which {request} exists on {type(path).__name__}; got t={time:g}, where it is "
+            "singular. Predict x0 or v, or keep the time inside (0, 1)."
         )
