@@ -1,0 +1,453 @@
+r"""The U-Net of MedForJ: the network whose released weights this house can read.
+
+A head of 192 × 224 × 192 voxels goes down through five levels of residual blocks, is mixed by self-attention
+where few voxels are left, and comes up again; every block hears the noise level. One residual block is
+
+    h ← x' = silu(norm(x)),   h ← conv₁(h) + W silu(e(c)),   out = S x + conv₂(silu(norm(h))),
+
+with group normalisation, S the identity or a 1×1 convolution, and e(c) = MLP(cos(ω c), sin(ω c)) the
+embedding of the number that the network was trained with: MedForJ's step 0 … 999 (which may be a fraction),
+*not* the time 0 … 1 of our paths. Translating is the duty of the denoiser around the network.
+
+Attention is softmax(QKᵀ/√d)V over all voxels of a level, added to its input; it runs in PyTorch's fused
+kernel, which needs the same weights and never stores the matrix of scores.
+
+The tensors carry the names of `monai.networks.nets.DiffusionModelUNet` (MONAI 1.x, without cross-attention
+and class labels), so a state dictionary moves between the two both ways; `tests/core/nets/test_medforj.py`
+holds the two against each other. What is our own: any number of spatial axes (1, 2, 3), skips released as soon
+as they are used, activations in place when no gradient is asked for, an optional embedding of covariates.
+
+Reading order: `MedForJUNet.forward`, `_Down` and `_Up`, `_Residual`, `_Attention`, `sinusoid`.
+
+References:
+    Ronneberger, Fischer, Brox (2015). U-Net. https://arxiv.org/abs/1505.04597
+    Ho, Jain, Abbeel (2020). Denoising diffusion probabilistic models, app. B. https://arxiv.org/abs/2006.11239
+    Rombach et al. (2022). High-resolution image synthesis with latent diffusion models.
+        https://arxiv.org/abs/2112.10752
+    Pinaya et al. (2022). Brain imaging generation with latent diffusion models. https://arxiv.org/abs/2209.07162
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from radiata_core.errors import InputError
+from radiata_core.specs import buildable
+
+__all__ = ["MEDFORJ", "MedForJUNet", "sinusoid"]
+
+MEDFORJ: Mapping[str, Any] = MappingProxyType(
+    {
+        "spatial_dims": 3,
+        "in_channels": 1,
+        "out_channels": 1,
+        "channels": (16, 32, 64, 128, 256),
+        "num_res_blocks": 2,
+        "attention_levels": (False, False, False, False, True),
+        "norm_num_groups": 8,
+        "num_head_channels": 8,
+        "norm_eps": 1e-6,
+    }
+)
+"""Arguments of the released voxel-space networks: 41,245,217 parameters in 394 tensors."""
+
+
+@buildable("medforj-unet")
+class MedForJUNet(nn.Module):
+    """U-Net with residual blocks, self-attention and a sinusoidal noise level; the defaults are MedForJ's.
+
+    Args:
+        spatial_dims: Number of spatial axes: 1, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        channels: Channels of each level, finest first; multiples of `norm_num_groups`.
+        num_res_blocks: Residual blocks of each level on the way down (one more on the way up), or one number.
+        attention_levels: Whether the blocks of each level are followed by attention (the middle always is).
+        norm_num_groups: Groups of the group normalisation.
+        num_head_channels: Channels of one attention head, for each level or for all.
+        norm_eps: Added to the variance by every normalisation: 1e-6 in MONAI, 1e-5 in the fork of 2026. The
+            output changes by per cents where a group's standard deviation is about 0.01.
+        resblock_updown: Change the resolution by residual blocks rather than by convolutions.
+        include_fc: Whether attention ends in a linear layer.
+        use_combined_linear: Whether queries, keys and values come from one linear layer.
+        covariates: Number of covariates the network may be told (NaN: not known); 0 for MedForJ's networks.
+
+    Raises:
+        InputError: the arguments do not fit each other.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int = 3,
+        in_channels: int = 1,
+        out_channels: int = 1,
+        channels: Sequence[int] = MEDFORJ["channels"],
+        num_res_blocks: int | Sequence[int] = 2,
+        attention_levels: Sequence[bool] = MEDFORJ["attention_levels"],
+        norm_num_groups: int = 8,
+        num_head_channels: int | Sequence[int] = 8,
+        norm_eps: float = 1e-6,
+        resblock_updown: bool = False,
+        include_fc: bool = True,
+        use_combined_linear: bool = False,
+        covariates: int = 0,
+    ) -> None:
+        super().__init__()
+        levels = len(channels)
+        blocks, heads = _one_a_level(num_res_blocks, levels), _one_a_level(num_head_channels, levels)
+        self.options: dict[str, Any] = {
+            "spatial_dims": spatial_dims,
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "channels": tuple(channels),
+            "num_res_blocks": blocks,
+            "attention_levels": tuple(attention_levels),
+            "norm_num_groups": norm_num_groups,
+            "num_head_channels": heads,
+            "norm_eps": norm_eps,
+            "resblock_updown": resblock_updown,
+            "include_fc": include_fc,
+            "use_combined_linear": use_combined_linear,
+            "covariates": covariates,
+        }
+        _check(self.options)
+        self.spatial_dims, self.covariates, self.channels = spatial_dims, covariates, tuple(channels)
+        device = torch.get_default_device()
+        with torch.device("meta"):  # so that building draws from no global random state
+            self._build(
+                _Recipe(
+                    spatial_dims, norm_num_groups, norm_eps, 4 * channels[0], include_fc, use_combined_linear
+                ),
+                resblock_updown,
+                blocks,
+                attention_levels,
+                heads,
+            )
+        self.to_empty(device=device)
+        if device.type != "meta":
+            self.initialise(torch.Generator(device).manual_seed(0))
+
+    def _build(
+        self,
+        recipe: "_Recipe",
+        resblock_updown: bool,
+        blocks: Sequence[int],
+        attention_levels: Sequence[bool],
+        heads: Sequence[int],
+    ) -> None:
+        channels, last = self.channels, len(self.channels) - 1
+        wide = recipe.embedding
+        self.conv_in = _Conv(self.spatial_dims, self.options["in_channels"], channels[0])
+        self.time_embed = nn.Sequential(nn.Linear(channels[0], wide), nn.SiLU(), nn.Linear(wide, wide))
+        if self.covariates:
+            into = nn.Linear(2 * self.covariates, wide)
+            self.covariate_embed = nn.Sequential(into, nn.SiLU(), nn.Linear(wide, wide))
+
+        def change(level: int, up: bool) -> nn.Module:
+            if resblock_updown:
+                return _Residual(recipe, channels[level], channels[level], resolution="up" if up else "down")
+            return _Upsample(recipe, channels[level]) if up else _Downsample(recipe, channels[level])
+
+        down: list[nn.Module] = []
+        skips = [channels[0]]
+        width = channels[0]
+        for level, out in enumerate(channels):
+            head = heads[level] if attention_levels[level] else None
+            sizes = [(width if i == 0 else out, out) for i in range(blocks[level])]
+            width = out
+            smaller = change(level, up=False) if level < last else None
+            skips += [out] * (blocks[level] + (level < last))
+            down.append(_Down(recipe, sizes, head, change=smaller))
+        self.down_blocks = nn.ModuleList(down)
+        self.middle_block = _Middle(recipe, channels[-1], heads[-1])
+        up: list[nn.Module] = []
+        for level in reversed(range(len(channels))):
+            out = channels[level]
+            head = heads[level] if attention_levels[level] else None
+            sizes = []
+            for _ in range(blocks[level] + 1):
+                sizes.append((width + skips.pop(), out))
+                width = out
+            up.append(_Up(recipe, sizes, head, change=change(level, up=True) if level else None))
+        self.up_blocks = nn.ModuleList(up)
+        outputs = _Conv(self.spatial_dims, channels[0], self.options["out_channels"])
+        self.out = nn.Sequential(recipe.norm(channels[0]), nn.SiLU(), outputs)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Fresh weights from `generator`: uniform in ±1/√fan-in, what ends a block or the net zero."""
+        for module in self.modules():
+            if isinstance(module, nn.GroupNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                bound = 1 / math.sqrt(module.weight[0].numel())
+                module.weight.uniform_(-bound, bound, generator=generator)
+                if module.bias is not None:
+                    module.bias.uniform_(-bound, bound, generator=generator)
+        silent: list[nn.Module] = [module.conv2 for module in self.modules() if isinstance(module, _Residual)]
+        silent += [self.out[-1]] + ([self.covariate_embed[-1]] if self.covariates else [])
+        for module in silent:
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channel *space"],
+        noise_level: Float[Tensor, ""] | Float[Tensor, "batch"],
+        covariates: Float[Tensor, "batch covariate"] | None = None,
+    ) -> Float[Tensor, "batch out *space"]:
+        """Raw output of the network, in the units of whatever it was trained to predict.
+
+        Args:
+            x: Noisy input; every spatial axis a multiple of 2^(levels − 1) voxels.
+            noise_level: What the sinusoidal embedding is given, one a row: MedForJ's step, 0 … 999.
+            covariates: One row a sample, NaN where a value is not given.
+
+        Raises:
+            InputError: the shape does not fit, or covariates are given to a network that takes none.
+        """
+        self._check_input(x, covariates)
+        wave = sinusoid(noise_level.expand(len(x)), self.channels[0]).to(x.dtype)
+        embedding = self.time_embed(wave)
+        if covariates is not None and self.covariates:
+            known = ~covariates.isnan()
+            row = torch.cat([torch.where(known, covariates, 0.0), known.to(covariates.dtype)], dim=1)
+            embedding = embedding + self.covariate_embed(row.to(x.dtype))
+        signal = F.silu(embedding)  # every block asks for the same one
+        h = self.conv_in(x)
+        skips = [h]
+        for level in self.down_blocks:
+            h = level(h, signal, skips)
+        h = self.middle_block(h, signal)
+        for level in self.up_blocks:
+            h = level(h, signal, skips)
+        return self.out(h)
+
+    def _check_input(self, x: Tensor, covariates: Tensor | None) -> None:
+        multiple = 2 ** (len(self.channels) - 1)
+        want = (self.options["in_channels"], *["n"] * self.spatial_dims)
+        if x.ndim != self.spatial_dims + 2 or x.shape[1] != want[0] or any(n % multiple for n in x.shape[2:]):
+            raise InputError(
+                f"expected rows {want} with every n a multiple of {multiple}; got {tuple(x.shape[1:])}. "
+                "Crop or pad the volume, or use the network that was made for it."
+            )
+        if covariates is not None and covariates.shape[1] != self.covariates and self.covariates:
+            raise InputError(
+                f"expected {self.covariates} covariates a row; got {covariates.shape[1]}. Give NaN if unknown."
+            )
+        if covariates is not None and not self.covariates and not bool(covariates.isnan().all()):
+            raise InputError(
+                "expected no covariates; got some, but this network was trained without. Leave them away."
+            )
+
+
+def sinusoid(value: Float[Tensor, "batch"], width: int) -> Float[Tensor, "batch width"]:
+    r"""Cosines and sines of `value` at `width`/2 frequencies from 1 down to about 1/10000, in float32.
+
+    ω_j = 10000^(−j/h), h = ⌊width/2⌋; columns [cos(ω value), sin(ω value)], then 0 if `width` is odd.
+    (Float32 throughout, because the released weights were trained with its rounding.)
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=value.device)
+    angle = value.float()[:, None] * torch.exp(-math.log(10000) * steps / half)[None]
+    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, width % 2))
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """What all blocks of a network share: axes, normalisation, width of the embedding, form of attention."""
+
+    dims: int
+    groups: int
+    eps: float
+    embedding: int
+    include_fc: bool
+    combined: bool
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        return nn.GroupNorm(self.groups, channels, eps=self.eps)
+
+
+class _Conv(nn.Module):
+    """A convolution that keeps (or halves) the size; its child's name is part of the weights' names."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+        self.conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class _Downsample(nn.Module):
+    def __init__(self, recipe: _Recipe, channels: int) -> None:
+        super().__init__()
+        self.op = _Conv(recipe.dims, channels, channels, stride=2)
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class _Upsample(nn.Module):
+    def __init__(self, recipe: _Recipe, channels: int) -> None:
+        super().__init__()
+        self.postconv = _Conv(recipe.dims, channels, channels)
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        return self.postconv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class _Residual(nn.Module):
+    """Residual block told the noise level; `resolution` "up" or "down" doubles or halves the grid."""
+
+    def __init__(self, recipe: _Recipe, inputs: int, outputs: int, resolution: str = "same") -> None:
+        super().__init__()
+        self.norm1 = recipe.norm(inputs)
+        self.conv1 = _Conv(recipe.dims, inputs, outputs)
+        self.time_emb_proj = nn.Linear(recipe.embedding, outputs)
+        self.norm2 = recipe.norm(outputs)
+        self.conv2 = _Conv(recipe.dims, outputs, outputs)
+        same = inputs == outputs
+        self.skip_connection = nn.Identity() if same else _Conv(recipe.dims, inputs, outputs, kernel=1)
+        self.resolution, self.dims = resolution, recipe.dims
+
+    def resize(self, x: Tensor) -> Tensor:
+        if self.resolution == "up":
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        if self.resolution == "down":
+            return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.dims - 1](x, 2)
+        return x
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        h = self.conv1(self.resize(_silu(self.norm1(x))))
+        shift = self.time_emb_proj(signal)
+        h = self.norm2(h + shift.reshape(*shift.shape, *[1] * self.dims))
+        return self.skip_connection(self.resize(x)) + self.conv2(_silu(h))
+
+
+class _Heads(nn.Module):
+    """Multi-head self-attention over (batch, voxel, channel)."""
+
+    def __init__(self, recipe: _Recipe, channels: int, head: int) -> None:
+        super().__init__()
+        self.heads, self.combined = channels // head, recipe.combined
+        if recipe.combined:
+            self.qkv = nn.Linear(channels, 3 * channels)
+        else:
+            self.to_q = nn.Linear(channels, channels)
+            self.to_k = nn.Linear(channels, channels)
+            self.to_v = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels) if recipe.include_fc else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        three = self.qkv(x).chunk(3, dim=2) if self.combined else (self.to_q(x), self.to_k(x), self.to_v(x))
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in three)
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class _Attention(nn.Module):
+    def __init__(self, recipe: _Recipe, channels: int, head: int) -> None:
+        super().__init__()
+        self.norm = recipe.norm(channels)
+        self.attn = _Heads(recipe, channels, head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        return self.attn(tokens).transpose(1, 2).reshape(x.shape) + x
+
+
+class _Level(nn.Module):
+    """The residual blocks of one resolution, each followed by attention where `head` is given."""
+
+    def __init__(self, recipe: _Recipe, sizes: Sequence[tuple[int, int]], head: int | None) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(_Residual(recipe, *size) for size in sizes)
+        self.attentions = nn.ModuleList(_Attention(recipe, out, head) for _, out in sizes if head is not None)
+
+    def block(self, index: int, h: Tensor, signal: Tensor) -> Tensor:
+        h = self.resnets[index](h, signal)
+        return self.attentions[index](h) if len(self.attentions) else h
+
+
+class _Down(_Level):
+    """Leaves every result on the stack of skips for the way up."""
+
+    def __init__(self, *args: Any, change: nn.Module | None) -> None:
+        super().__init__(*args)
+        self.downsampler = change
+
+    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
+        for index in range(len(self.resnets)):
+            h = self.block(index, h, signal)
+            skips.append(h)
+        if self.downsampler is not None:
+            h = self.downsampler(h, signal)
+            skips.append(h)
+        return h
+
+
+class _Up(_Level):
+    """Takes one skip off the stack for every block, so that its memory is free as soon as it was used."""
+
+    def __init__(self, *args: Any, change: nn.Module | None) -> None:
+        super().__init__(*args)
+        self.upsampler = change
+
+    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
+        for index in range(len(self.resnets)):
+            h = torch.cat([h, skips.pop()], dim=1)
+            h = self.block(index, h, signal)
+        return h if self.upsampler is None else self.upsampler(h, signal)
+
+
+class _Middle(nn.Module):
+    def __init__(self, recipe: _Recipe, channels: int, head: int) -> None:
+        super().__init__()
+        self.resnet_1 = _Residual(recipe, channels, channels)
+        self.attention = _Attention(recipe, channels, head)
+        self.resnet_2 = _Residual(recipe, channels, channels)
+
+    def forward(self, h: Tensor, signal: Tensor) -> Tensor:
+        return self.resnet_2(self.attention(self.resnet_1(h, signal)), signal)
+
+
+def _silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor nobody else holds: in place where no gradient needs the old values."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
+
+
+def _one_a_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:
+    return (value,) * levels if isinstance(value, int) else tuple(value)
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    channels, groups = options["channels"], options["norm_num_groups"]
+    if options["spatial_dims"] not in (1, 2, 3):
+        raise InputError(f"expected 1, 2 or 3 spatial axes; got {options['spatial_dims']}. Set spatial_dims.")
+    lengths = {
+        name: len(options[name]) for name in ("attention_levels", "num_res_blocks", "num_head_channels")
+    }
+    if not channels or any(length != len(channels) for length in lengths.values()):
+        raise InputError(f"expected one entry a level ({len(channels)}); got {lengths}. Give one for each.")
+    if any(width % groups for width in channels):
+        raise InputError(
+            f"expected channels in multiples of {groups} groups; got {channels}. Set norm_num_groups."
+        )
+    attended = [
+        *options["attention_levels"][:-1],
+        True,
+    ]  # the middle always attends, with the last level's heads
+    for width, head, used in zip(channels, options["num_head_channels"], attended, strict=True):
+        if used and width % head:
+            raise InputError(
+                f"expected channels in multiples of {head} a head; got {width}. Set num_head_channels."
+            )
