@@ -1,0 +1,141 @@
+r"""A closed-form Gaussian denoiser inside a network: what linear algebra knows need not be learned.
+
+For Gaussian data N(mu, S) the posterior mean is linear, and every covariance eigenvalue l is handled on its own:
+
+    E[x_0 | x_t] = mu + U diag( alpha l / (alpha^2 l + sigma^2) ) U^T (x_t - alpha mu).
+
+At high noise a trained denoiser *is* nearly this function of the training set's mean and covariance (Wang & Vastola 2023),
+so a network that only has to learn the difference starts with the coarse anatomy in place and cannot be worse than the
+linear denoiser where that is optimal. `PooledGaussian` keeps it affordable for volumes: a volume is split orthogonally
+into block sums over pool^n voxels, divided by sqrt(pool^n), and what remains. The coarse part has a low-rank covariance
+plus a floor, the fine part a single variance.
+
+References:
+    Wang & Vastola, "Diffusion models generate images like painters", 2023, https://arxiv.org/abs/2303.02490, eqs. 6-9.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from radiata_core.errors import InputError
+from radiata_core.specs import buildable
+
+__all__ = ["PooledGaussian"]
+
+
+@buildable("pooled-gaussian")
+class PooledGaussian(nn.Module):
+    """Best linear denoiser under a two-scale covariance; its parts are buffers and travel with the checkpoint.
+
+    Args:
+        shape: Event shape `(channels, *grid)`, e.g. (1, 48, 56, 48).
+        rank: Number of eigenvectors of the coarse part.
+        pool: Edge of a block in voxels; divides every grid axis.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    eigenvalues: Tensor
+    floor: Tensor
+    fine: Tensor
+
+    def __init__(self, *, shape: Sequence[int], rank: int, pool: int = 2) -> None:
+        super().__init__()
+        self.options: dict[str, Any] = {"shape": tuple(shape), "rank": rank, "pool": pool}
+        if any(n % pool for n in shape[1:]) or len(shape) != 4:
+            raise InputError(
+                f"expected a shape (channels, x, y, z) that divides by pool {pool}; got {tuple(shape)}"
+            )
+        self.pool = pool
+        coarse = shape[0] * (shape[1] // pool) * (shape[2] // pool) * (shape[3] // pool)
+        if not 1 <= rank <= coarse:
+            raise InputError(f"expected a rank between 1 and {coarse}; got {rank}")
+        self.register_buffer("mean", torch.zeros(*shape))
+        self.register_buffer("basis", torch.zeros(rank, coarse))
+        self.register_buffer("eigenvalues", torch.ones(rank))
+        self.register_buffer("floor", torch.ones(()))
+        self.register_buffer("fine", torch.ones(()))
+
+    def _coarse(self, x: Tensor) -> Tensor:
+        """Orthonormal block sums `(batch, channels, x/p, y/p, z/p)`."""
+        return nn.functional.avg_pool3d(x, self.pool) * self.pool**1.5
+
+    def _spread(self, coarse: Tensor) -> Tensor:
+        """Transpose of `_coarse`."""
+        return (
+            nn.functional.interpolate(coarse, scale_factor=float(self.pool), mode="nearest") / self.pool**1.5
+        )
+
+    def forward(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """E[x_0 | x_t] `(batch, *shape)` under the Gaussian; alpha, sigma are scalars or `(batch,)`, not both 0."""
+        alpha, sigma = (c.to(x).reshape(-1, 1) for c in (alpha, sigma))
+
+        def gain(eigenvalue: Tensor) -> Tensor:
+            return alpha * eigenvalue / (alpha.square() * eigenvalue + sigma.square())
+
+        wide = alpha.reshape(-1, *[1] * (x.ndim - 1))
+        centred = x - wide * self.mean
+        coarse = self._coarse(centred)
+        flat = coarse.flatten(1)
+        scores = flat @ self.basis.T
+        base = gain(self.floor)
+        estimate = base * flat + (scores * (gain(self.eigenvalues) - base)) @ self.basis
+        fine = gain(self.fine).reshape(-1, *[1] * (x.ndim - 1))
+        low = self._spread(estimate.reshape(coarse.shape) - fine.reshape(-1, 1, 1, 1, 1) * coarse)
+        return self.mean + fine * centred + low
+
+    @torch.no_grad()
+    def fit(self, images: Tensor, groups: Sequence[int]) -> "PooledGaussian":
+        """Set mean and covariance from `images` `(n, *shape)`, calibrated for *people that were not seen*.
+
+        The directions are the leading principal components of all images. Their variances, the floor and the fine
+        variance are measured on each group (person) with components fitted without it; otherwise the tail of the
+        spectrum would describe the people of the training set and be trusted far too much at low noise.
+
+        Args:
+            images: Training images.
+            groups: The person of each image; at least two different ones.
+        """
+        label = torch.as_tensor(groups)
+        people = label.unique()
+        if len(people) < 2:
+            raise InputError("expected images of at least two people to calibrate the Gaussian; got one")
+        rank = self.options["rank"]
+        if len(images) <= rank:
+            raise InputError(f"expected more images than the rank {rank}; got {len(images)}. Lower the rank.")
+        self.mean.copy_(images.mean(0))
+        centred = images - self.mean
+        coarse = torch.cat([self._coarse(part) for part in centred.split(64)]).flatten(1)
+        fine = (centred.square().sum() - coarse.square().sum()) / (centred.numel() - coarse.numel())
+        self.fine.copy_(fine)
+        variances, floors = [], []
+        for person in people:
+            inside = label == person
+            rest = coarse[~inside]
+            shift = rest.mean(0)
+            basis = _principal(rest - shift, min(rank, len(rest) - 1))
+            held = coarse[inside] - shift
+            scores = held @ basis.T
+            variances.append(nn.functional.pad(scores.square().mean(0), (0, rank - len(basis))))
+            floors.append(
+                (held.square().sum(1).mean() - scores.square().sum(1).mean()) / (held.shape[1] - len(basis))
+            )
+        floor = torch.stack(floors).mean()
+        # The order of components may differ between the fits: a monotone spectrum is what they have in common.
+        spectrum = torch.stack(variances).mean(0).sort(descending=True).values
+        self.basis.copy_(_principal(coarse, rank))
+        self.eigenvalues.copy_(spectrum.clamp_min(floor))
+        self.floor.copy_(floor)
+        return self
+
+
+def _principal(rows: Tensor, rank: int) -> Tensor:
+    """The `rank` leading right singular vectors of `rows`, through the smaller Gram matrix."""
+    gram = rows @ rows.T
+    values, vectors = torch.linalg.eigh(gram.double())
+    lead = vectors[:, -rank:].flip(1).T.to(rows)
+    basis = lead @ rows
+    return basis / basis.norm(dim=1, keepdim=True)

@@ -1,0 +1,223 @@
+r"""Denoisers: a network that predicts anything becomes the posterior mean E[x_0 | x_t].
+
+Everything above this module (solvers, guidance, posterior sampling, diagnostics) sees one kind of object, a callable
+`denoise(x, t, **conditions) -> E[x_0 | x_t]` with the attribute `path`. What the network predicts, how its input is scaled
+and how it is told the noise level are settled here:
+
+    raw   = network(c_in x_t, level(t), ...)             what the network says, in units of `prediction`
+    D(x)  = convert(raw, x_t, t, path, prediction, X0)   what everybody else sees
+
+With an anchor G (a closed-form Gaussian denoiser) the network sees G(x_t) as further channels and predicts the difference:
+raw = convert(G) + network(...). Karras et al.'s preconditioning D = c_skip x + c_out F(c_in x) is `EDMDenoiser`.
+
+References:
+    Karras, Aittala, Aila & Laine, "Elucidating the design space of diffusion-based generative models", 2022,
+        https://arxiv.org/abs/2206.00364, eq. 7 and table 1.
+    Ho & Salimans, "Classifier-free diffusion guidance", 2022, https://arxiv.org/abs/2207.12598, eq. 6.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from radiata_core.errors import InputError
+from radiata_core.paths import DiscreteVPPath, Path, expand
+from radiata_core.predictions import Prediction, convert
+from radiata_core.specs import buildable
+from radiata_core.types import Batch, Time
+
+__all__ = ["Denoiser", "EDMDenoiser", "Guided", "MedForJInput", "NetworkDenoiser", "Scaling", "UnitVariance"]
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """E[x_0 | x_t] as a function of the state and the time."""
+
+    path: Path
+
+    def __call__(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch: ...
+
+
+class Scaling(Protocol):
+    """How the state and the time enter a network."""
+
+    def __call__(self, x: Batch, t: Time, path: Path) -> tuple[Tensor, Tensor]:
+        """The network's input and its noise level."""
+        ...
+
+    @property
+    def sign(self) -> float:
+        """Factor on the network's output: -1 for programs whose velocity points from noise to data."""
+        ...
+
+
+@buildable("unit-variance")
+@dataclass(frozen=True)
+class UnitVariance:
+    """x / sqrt(alpha^2 sigma_data^2 + sigma^2), and the log-SNR as noise level.
+
+    Attributes:
+        sigma_data: Root mean square of the data, > 0.
+        limit: The log-SNR is clipped to [-limit, limit], so t = 0 and t = 1 are finite.
+    """
+
+    sigma_data: float = 1.0
+    limit: float = 8.0
+    sign = 1.0
+
+    def __call__(self, x: Batch, t: Time, path: Path) -> tuple[Tensor, Tensor]:
+        c = path.coefficients(t)
+        scale = (c.alpha.square() * self.sigma_data**2 + c.sigma.square()).rsqrt()
+        level = torch.log(c.alpha / c.sigma).clamp(-self.limit, self.limit)
+        return x * expand(scale, x).to(x), level
+
+
+@buildable("medforj-input")
+@dataclass(frozen=True)
+class MedForJInput:
+    """The state as it is and the time step as MedForJ counts it: 0 .. 999 on its discrete path, 1000 t on the linear one.
+
+    Attributes:
+        flip: The network's velocity points from noise to data (MONAI's and MedForJ's rectified flow).
+    """
+
+    flip: bool = False
+
+    @property
+    def sign(self) -> float:
+        return -1.0 if self.flip else 1.0
+
+    def __call__(self, x: Batch, t: Time, path: Path) -> tuple[Tensor, Tensor]:
+        return x, path.model_time(t) if isinstance(path, DiscreteVPPath) else 1000.0 * t
+
+
+@buildable("network-denoiser")
+class NetworkDenoiser(nn.Module):
+    """A network of any prediction type as E[x_0 | x_t].
+
+    Args:
+        network: `network(x, noise_level, covariates=None) -> ` prediction, `(batch, *event)`.
+        path: The path the network was (or will be) trained on.
+        prediction: What the network's output means.
+        scaling: How state and time enter the network.
+        anchor: Closed-form denoiser `anchor(x, alpha, sigma)`; the network then takes twice the channels.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: Path,
+        prediction: Prediction | str,
+        scaling: Scaling | None = None,
+        anchor: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.anchor = network, anchor
+        self.path = path
+        self.prediction = Prediction(prediction)
+        self.scaling = UnitVariance() if scaling is None else scaling
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The arguments that rebuild this denoiser."""
+        return {
+            "network": self.network,
+            "path": self.path,
+            "prediction": self.prediction,
+            "scaling": self.scaling,
+            "anchor": self.anchor,
+        }
+
+    def predict(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
+        """The prediction in units of `self.prediction`, with the anchor's part added."""
+        scaled, level = self.scaling(x, t, self.path)
+        if self.anchor is None:
+            return self.scaling.sign * self.network(scaled, level.to(x), **conditions)
+        c = self.path.coefficients(t)
+        linear = self.anchor(x, c.alpha, c.sigma)
+        correction = self.network(torch.cat([scaled, linear], 1), level.to(x), **conditions)
+        return (
+            convert(linear, x, t, self.path, Prediction.X0, self.prediction) + self.scaling.sign * correction
+        )
+
+    def forward(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
+        """E[x_0 | x_t], `(batch, *event)`.
+
+        Raises:
+            InputError: the prediction does not determine x_0 at this time (the noise at t = 1, say).
+        """
+        return convert(self.predict(x, t, **conditions), x, t, self.path, self.prediction, Prediction.X0)
+
+
+@buildable("edm-denoiser")
+class EDMDenoiser(nn.Module):
+    """Karras et al.'s preconditioning: D = c_skip x + c_out F(c_in x, log(kappa) / 4), with kappa = sigma / alpha.
+
+    The state of any path is first divided by alpha. `prediction` is X0, so an objective sees D itself.
+
+    Args:
+        network: F, with the signature of `NetworkDenoiser`'s network.
+        path: A path with alpha > 0 wherever it is evaluated.
+        sigma_data: Sd of the data, > 0.
+    """
+
+    prediction = Prediction.X0
+
+    def __init__(self, network: nn.Module, path: Path, sigma_data: float = 0.5) -> None:
+        super().__init__()
+        self.network, self.path, self.sigma_data = network, path, sigma_data
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The arguments that rebuild this denoiser."""
+        return {"network": self.network, "path": self.path, "sigma_data": self.sigma_data}
+
+    def predict(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
+        """D(x_t), the same as calling the denoiser."""
+        c = self.path.coefficients(t)
+        if bool((c.alpha == 0).any()):
+            raise InputError(
+                "expected a time with alpha > 0 for EDM's preconditioning; got the end of the path, where alpha = 0. "
+                "Start at a time below 1, or use NetworkDenoiser."
+            )
+        kappa = c.sigma / c.alpha
+        total = kappa.square() + self.sigma_data**2
+        skip, out, scale = self.sigma_data**2 / total, kappa * self.sigma_data * total.rsqrt(), total.rsqrt()
+        clean = x / expand(c.alpha, x).to(x)
+        level = kappa.clamp_min(1e-12).log() / 4.0
+        raw = self.network(clean * expand(scale, x).to(x), level.to(x), **conditions)
+        return expand(skip, x).to(x) * clean + expand(out, x).to(x) * raw
+
+    def forward(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
+        """E[x_0 | x_t], `(batch, *event)`."""
+        return self.predict(x, t, **conditions)
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Classifier-free guidance, denoiser in, denoiser out: D_w = D(x; nothing) + w (D(x; c) - D(x; nothing)).
+
+    w = 1 is the conditional denoiser and costs one evaluation; any other w costs two. "Nothing" is every condition set
+    to NaN, which is how condition dropout trains it.
+
+    Attributes:
+        denoiser: A denoiser that was trained with condition dropout.
+        weight: w, usually between 1 and 4.
+    """
+
+    denoiser: Denoiser
+    weight: float = 1.0
+
+    @property
+    def path(self) -> Path:
+        return self.denoiser.path
+
+    def __call__(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
+        given = self.denoiser(x, t, **conditions)
+        if self.weight == 1.0:
+            return given
+        nothing = {k: None if v is None else torch.full_like(v, torch.nan) for k, v in conditions.items()}
+        free = self.denoiser(x, t, **nothing)
+        return torch.lerp(free, given, self.weight)
