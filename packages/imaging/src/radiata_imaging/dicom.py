@@ -1,0 +1,136 @@
+"""A folder of DICOM slices as one volume.
+
+The position of pixel (row r, column c) of a slice is, in the patient's LPS coordinates (DICOM PS3.3,
+C.7.6.2.1.1),
+
+    P = S + X Δc c + Y Δr r,        S = ImagePositionPatient, (X, Y) = ImageOrientationPatient, (Δr, Δc) =
+    PixelSpacing,
+
+and slices are ordered by the projection of S on X × Y, never by file name or instance number. One series, one
+uniform slice distance, one orientation: anything else is said in one line, with what to do.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radiata_core.errors import InputError
+from radiata_imaging.volume import Volume, times
+
+__all__ = ["read_dicom_folder"]
+
+_UNIFORM = 0.01  # a slice distance may differ from the median by 1 %
+
+
+def read_dicom_folder(folder: Path) -> Volume:
+    """The single DICOM series in `folder`, rescaled (slope and intercept) and sorted by position.
+
+    Args:
+        folder: Folder with one classic (single-frame) series; other files in it are ignored.
+
+    Raises:
+        InputError: no DICOM slices, several series, multi-frame or colour objects, missing geometry, gaps.
+    """
+    slices = _slices(folder)
+    series: dict[str, list[Any]] = {}
+    for item in slices:
+        series.setdefault(str(item.get("SeriesInstanceUID", "unknown")), []).append(item)
+    if len(series) > 1:
+        listing = ", ".join(
+            f"{group[0].get('SeriesDescription', 'unnamed')!s} (no. {group[0].get('SeriesNumber', '?')!s}, "
+            f"{len(group)} files)"
+            for group in series.values()
+        )
+        raise InputError(
+            f"expected one DICOM series in {folder}; got {len(series)}: {listing}. Give each its own folder."
+        )
+    _check_kind(slices, folder)
+    try:
+        directions = np.array([[float(v) for v in item.ImageOrientationPatient] for item in slices])
+        positions = np.array([[float(v) for v in item.ImagePositionPatient] for item in slices])
+        row_step, column_step = (float(v) for v in slices[0].PixelSpacing)
+        sizes = {(int(item.Rows), int(item.Columns)) for item in slices}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"expected position, orientation and pixel spacing in each slice of {folder}; got {error}. "
+            "Export the original series again."
+        ) from None
+    if len(sizes) > 1 or np.abs(directions - directions[0]).max() > 1e-3:
+        raise InputError(
+            f"expected slices of one size and orientation in {folder}; got {len(sizes)} size(s) or turned "
+            "slices "
+            "(a localiser?). Keep one stack."
+        )
+    along_columns, along_rows = directions[0, :3], directions[0, 3:]
+    normal = np.cross(along_columns, along_rows)
+    height = positions @ normal
+    order = np.argsort(height)
+    gaps = np.diff(height[order])
+    distance = float(np.median(gaps))
+    if distance < 1e-3 or np.abs(gaps - distance).max() > max(_UNIFORM * distance, 1e-3):
+        raise InputError(
+            f"expected uniform slice distances in {folder}; got {gaps.min():.3f}–{gaps.max():.3f} mm "
+            "(missing or repeated slices?). Complete the series or keep one of its repetitions."
+        )
+    array = np.stack([_intensities(slices[index], folder).T for index in order], axis=-1)
+    affine = np.eye(4)
+    affine[:3, 0] = along_columns * column_step
+    affine[:3, 1] = along_rows * row_step
+    affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
+    affine[:3, 3] = positions[order[0]]
+    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+
+
+def _slices(folder: Path) -> list[Any]:
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    found = []
+    for path in sorted(item for item in folder.iterdir() if item.is_file()):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # pydicom warns on values that vendors write; geometry is checked above
+                item = pydicom.dcmread(path)
+        except (InvalidDicomError, EOFError):
+            continue
+        if "PixelData" in item:
+            found.append(item)
+    if len(found) < 2:
+        raise InputError(
+            f"expected a folder with at least two DICOM slices; got {len(found)} in {folder}. "
+            "Give the folder of one series, or a NIfTI file."
+        )
+    return found
+
+
+def _check_kind(slices: list[Any], folder: Path) -> None:
+    if any(int(item.get("NumberOfFrames", 1) or 1) > 1 for item in slices):
+        raise InputError(
+            f"expected single-frame DICOM slices; got a multi-frame object in {folder}. Convert it with "
+            "dcm2niix first."
+        )
+    if any(int(item.get("SamplesPerPixel", 1)) != 1 for item in slices):
+        raise InputError(
+            f"expected grey-level slices; got colour in {folder}. This is a screenshot, not a scan."
+        )
+
+
+def _intensities(item: Any, folder: Path) -> np.ndarray:
+    try:
+        pixels = item.pixel_array
+    except Exception as error:  # pydicom raises many kinds, by plug-in and compression
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"expected readable pixel data; got {type(error).__name__} ({reason}) in {folder}. "
+            "Decompress the series (dcm2niix, gdcmconv --raw) first."
+        ) from None
+    if pixels.ndim != 2:
+        raise InputError(
+            f"expected 2-D slices; got {times(pixels.shape)} in {folder}. Convert it with dcm2niix first."
+        )
+    slope, intercept = float(item.get("RescaleSlope", 1) or 1), float(item.get("RescaleIntercept", 0) or 0)
+    return (pixels.astype(np.float64) * slope + intercept).astype(np.float32)
