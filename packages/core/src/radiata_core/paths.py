@@ -224,9 +224,9 @@ class VEPath(Path):
     $$\sigma_t = \sigma_{\min}\left[(1 + \sigma_{\max}/\sigma_{\min})^t - 1\right]$$
 
     The geometric schedule of the paper starts at $\sigma_{\min}$ and never reaches data. Here
-    $\sigma_t + \sigma_{\min}$ is geometric instead, so that sigma is exactly 0 at t = 0 and exactly `sigma_max`
-    at t = 1, smoothly. The two differ by the naming of time only: any grid in sigma (Karras) and any law in
-    log-SNR is the same on both.
+    $\sigma_t + \sigma_{\min}$ is geometric instead, so that sigma is exactly 0 at t = 0 and exactly
+    `sigma_max` at t = 1, smoothly. The two differ by the naming of time only: any grid in sigma (Karras) and
+    any law in log-SNR is the same on both.
 
     Args:
         sigma_min: Level where the growth turns from linear to geometric, in units of the data, > 0.
@@ -271,7 +271,8 @@ class DiscreteVPPath(Path):
     r"""The linear-beta DDPM schedule of MedForJ, made continuous.
 
     $$\beta_i = \mathrm{linspace}(\beta_{start}, \beta_{end}, N)_i, \quad
-      \bar\alpha_i = \prod_{j \le i}(1 - \beta_j), \quad \alpha = \sqrt{\bar\alpha}, \ \sigma = \sqrt{1-\alpha^2}$$
+      \bar\alpha_i = \prod_{j \le i}(1 - \beta_j), \quad
+      \alpha = \sqrt{\bar\alpha}, \quad \sigma = \sqrt{1-\bar\alpha}$$
 
     The step of index i = 0 … N-1 sits at t = (i+1)/N, so that t = 0 is exactly data; between two nodes
     $\log\bar\alpha$ is linear in t. Derivatives at a node are those of the interval below it.

@@ -139,6 +139,6 @@ def _refuse_singular(first: Tensor, second: Tensor, t: Tensor, path: Path, reque
     if bool(bad.any()):
         time = t.expand_as(bad)[bad].flatten()[0].item()
         raise InputError(
-            f"expected a time at which {request} exists on {type(path).__name__}; got t={time:g}, where it is "
-            "singular. Predict x0 or v, or keep the time inside (0, 1)."
+            f"expected a time at which {request} exists on {type(path).__name__}; got t={time:g}, where it "
+            "is singular. Predict x0 or v, or keep the time inside (0, 1)."
         )
