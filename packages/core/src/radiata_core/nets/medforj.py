@@ -14,7 +14,7 @@ kernel, which needs the same weights and never stores the matrix of scores.
 
 The tensors carry the names of `monai.networks.nets.DiffusionModelUNet` (MONAI 1.x, without cross-attention
 and class labels), so a state dictionary moves between the two both ways; `tests/core/nets/test_medforj.py`
-holds the two against each other. What is our own: any number of spatial axes (1, 2, 3), skips released as soon
+holds the two against each other. Our own are: any number of spatial axes (1, 2, 3), skips released as soon
 as they are used, activations in place when no gradient is asked for, an optional embedding of covariates.
 
 Reading order: `MedForJUNet.forward`, `_Down` and `_Up`, `_Residual`, `_Attention`, `sinusoid`.
@@ -241,7 +241,7 @@ class MedForJUNet(nn.Module):
             )
         if covariates is not None and covariates.shape[1] != self.covariates and self.covariates:
             raise InputError(
-                f"expected {self.covariates} covariates a row; got {covariates.shape[1]}. Give NaN if unknown."
+                f"expected {self.covariates} covariates a row; got {covariates.shape[1]}. NaN is unknown."
             )
         if covariates is not None and not self.covariates and not bool(covariates.isnan().all()):
             raise InputError(
