@@ -33,6 +33,7 @@ from radiata_imaging.volume import Volume, centred_affine, check_affine, times
 __all__ = [
     "SUFFIXES",
     "Intensity",
+    "image_affine",
     "is_volume_path",
     "open_image",
     "read_volume",
@@ -110,7 +111,7 @@ def read_volume(
         volume = read_dicom_folder(path)
     else:
         image = open_image(path)
-        affine = _affine(image, path, assume_axcodes)
+        affine = image_affine(image, path, assume_axcodes)
         array = _intensities(image, path)
         array = array.reshape(array.shape[:3], order="A")
         nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
@@ -184,7 +185,12 @@ def _broken(path: Path, error: Exception) -> str:
     return f"expected a readable volume; got {reason} in {path}. It is truncated or damaged."
 
 
-def _affine(image: Any, path: Path, assume_axcodes: str | None) -> np.ndarray:
+def image_affine(image: Any, path: Path, assume_axcodes: str | None = None) -> np.ndarray:
+    """Voxel index to world (RAS, mm), float64 (4, 4), from the header of an opened image.
+
+    Raises:
+        InputError: the header carries no orientation (and none is assumed), or a singular affine.
+    """
     header = image.header
     if isinstance(image, nib.Nifti1Pair):
         known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0

@@ -99,7 +99,7 @@ class StoreWriter:
         covariates: Names of the covariates, in the order of their columns.
         regions: Names of the regions whose volumes are given.
         compression: `lzf` (fast), `gzip` (smaller) or None.
-        overwrite: Replace a finished store, and forget items of an earlier start.
+        overwrite: Replace a finished store; unfinished parts of a store of another kind are dropped.
 
     Raises:
         InputError: the store exists, or unfinished parts of a store of another kind do.
@@ -129,9 +129,8 @@ class StoreWriter:
             raise InputError(
                 f"expected a new store; {self.path} exists. Choose another --out, or pass --overwrite."
             )
-        if overwrite and self.parts.exists() and self.path.exists():
-            shutil.rmtree(self.parts)
-        self._check_parts()
+        self._seen: set[str] = set()
+        self._check_parts(restart=overwrite)
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -143,12 +142,15 @@ class StoreWriter:
             "compression": self.compression,
         }
 
-    def _check_parts(self) -> None:
+    def _check_parts(self, restart: bool) -> None:
         self.parts.mkdir(parents=True, exist_ok=True)
         description = self.parts / "store.json"
         if description.exists():
             known = json.loads(description.read_text(encoding="utf-8"))
             changed = [key for key, value in self._description().items() if known.get(key) != value]
+            if changed and restart:
+                shutil.rmtree(self.parts)
+                return self._check_parts(restart=False)
             if changed:
                 raise InputError(
                     f"expected to go on with the unfinished store {self.parts}; its {', '.join(changed)} "
@@ -156,9 +158,10 @@ class StoreWriter:
                     f"{known.get(changed[0])} there, {self._description()[changed[0]]} now. Use the same "
                     "options, or delete it."
                 )
-            return
+            return None
         with atomic_path(description) as temporary:
             temporary.write_text(json.dumps(self._description()), encoding="utf-8")
+        return None
 
     def _part(self, key: str) -> Path:
         return self.parts / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.part.h5"
@@ -169,8 +172,26 @@ class StoreWriter:
         return "\0".join([item.subject, item.session, item.source, item.sha256])
 
     def has(self, item: Item) -> bool:
-        """Whether this item (by subject, session, source and checksum) is there; its array is not looked at."""
-        return self._part(self.key(item)).exists()
+        """Whether this item is there, with the same split, covariates and volumes; its array is not looked at."""
+        path = self._part(self.key(item))
+        if not path.exists():
+            return False
+        with h5py.File(path, "r") as part:
+            same = part.attrs["split"] == item.split and all(
+                np.array_equal(part[name][()], _row(values, names), equal_nan=True)
+                for name, values, names in (
+                    ("covariates", item.covariates, self.covariates),
+                    ("volumes", item.volumes, self.regions),
+                )
+            )
+        if same:
+            self._seen.add(path.name)
+        return same
+
+    def record(self, item: Item) -> dict[str, Any]:
+        """The record kept with an item that is there."""
+        with h5py.File(self._part(self.key(item)), "r") as part:
+            return json.loads(part.attrs["records"])
 
     def __len__(self) -> int:
         return sum(1 for _ in self.parts.glob("*.part.h5"))
@@ -228,14 +249,20 @@ class StoreWriter:
             )
             file.attrs.update(dict(zip(_TEXT, texts, strict=True)))
             file.attrs["order"] = len(self) if order is None else order
+        self._seen.add(self._part(self.key(item)).name)
 
-    def finish(self) -> Path:
+    def finish(self, *, seen_only: bool = False) -> Path:
         """Make the store from its items, atomically, and remove the parts.
+
+        Args:
+            seen_only: Leave out items of an earlier start that this writer neither appended nor was asked about (`has`).
 
         Raises:
             InputError: no items; a subject in two splits; one image under two subjects.
         """
-        facts = sorted((_facts(path) for path in self.parts.glob("*.part.h5")), key=lambda fact: fact[0])
+        facts = sorted(
+            _facts(path) for path in self.parts.glob("*.part.h5") if not seen_only or path.name in self._seen
+        )
         if not facts:
             raise InputError(f"expected at least one head for {self.path}; got none. See the messages above.")
         rows = [row for *_, row in facts]

@@ -1,0 +1,148 @@
+"""T1-weighted heads in a folder: a BIDS tree with its participants and sessions, or any folder of volumes.
+
+    sub-<label>/[ses-<label>/]anat/*_T1w.nii[.gz]      participants.tsv      sub-<label>/sub-<label>_sessions.tsv
+
+A value in `sessions.tsv` (the age at a visit) stands before the one in `participants.tsv`. In a plain folder the subject is
+the `sub-…` of the path if there is one, else the file's name, else (where names repeat) the path from the folder.
+
+References:
+    Gorgolewski et al. (2016), The brain imaging data structure, Scientific Data 3:160044.
+"""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from radiata_core.errors import InputError
+from radiata_imaging.manifest import Entry, Manifest, Table, read_manifest, read_rows
+from radiata_imaging.nifti import SUFFIXES, is_volume_path
+
+__all__ = ["find_scans", "is_bids"]
+
+_SUBJECT = re.compile(r"(?:^|/)sub-([a-zA-Z0-9]+)")
+_SESSION = re.compile(r"(?:^|/|_)ses-([a-zA-Z0-9]+)")
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether the folder holds `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`."""
+    return bool(_bids_files(folder))
+
+
+def find_scans(source: Path) -> Manifest:
+    """Entries of a manifest (`.csv`, `.tsv`), a BIDS tree or a folder, in the order of their paths; splits as far as given.
+
+    Raises:
+        InputError: no such source, or no scan in it.
+    """
+    if not source.exists():
+        raise InputError(
+            f"expected a folder, a BIDS tree or a CSV/TSV manifest; got nothing at {source}. Check the path."
+        )
+    if source.is_file():
+        if source.suffix.lower() in (".csv", ".tsv"):
+            return read_manifest(source)
+        if is_volume_path(source):
+            return Manifest((Entry(source, _stem(source)),))
+        raise InputError(
+            f"expected a CSV or TSV manifest; got {source}. Give a table, or the folder of the scans."
+        )
+    files = _bids_files(source)
+    if files:
+        return _bids(source, files)
+    scans = _folder(source)
+    if not scans:
+        raise InputError(
+            f"expected volumes ({' '.join(SUFFIXES)}) or DICOM folders; found none under {source}. Check the folder."
+        )
+    return Manifest(scans)
+
+
+def _bids_files(folder: Path) -> list[Path]:
+    patterns = ("sub-*/anat/*_T1w.nii", "sub-*/ses-*/anat/*_T1w.nii")
+    return sorted(path for pattern in patterns for end in ("", ".gz") for path in folder.glob(pattern + end))
+
+
+def _bids(folder: Path, files: list[Path]) -> Manifest:
+    people = _keyed(folder / "participants.tsv", "participant_id", "sub-")
+    rows = []
+    for path in files:
+        subject, session = _entities(path, folder)
+        visits = _keyed(folder / f"sub-{subject}" / f"sub-{subject}_sessions.tsv", "session_id", "ses-")
+        row = dict(people.get(subject, {}))
+        row.update(
+            {name: value for name, value in visits.get(session, {}).items() if value not in ("", "n/a")}
+        )
+        rows.append(row)
+    names = sorted(
+        {name for row in rows for name in row}, key=lambda name: (name != "age", name != "sex", name)
+    )
+    table = Table.of(rows, names)
+    entries = tuple(
+        Entry(path, *_entities(path, folder), None, values)
+        for path, values in zip(files, table.rows, strict=True)
+    )
+    return Manifest(entries, table.names, (), table.codes, table.ignored)
+
+
+def _keyed(path: Path, key: str, prefix: str) -> dict[str, dict[str, str]]:
+    if not path.exists():
+        return {}
+    rows = read_rows(path)
+    if rows and key not in rows[0]:
+        raise InputError(
+            f"expected a column {key}; got {', '.join(rows[0])} in {path}. Repair the BIDS table."
+        )
+    return {row[key].removeprefix(prefix): {k: v for k, v in row.items() if k != key} for row in rows}
+
+
+def _entities(path: Path, folder: Path) -> tuple[str, str]:
+    text = path.relative_to(folder).as_posix()
+    subject, session = _SUBJECT.search(text), _SESSION.search(text)
+    return (subject.group(1) if subject else "", session.group(1) if session else "")
+
+
+def _folder(folder: Path) -> tuple[Entry, ...]:
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and is_volume_path(path) and not _hidden(path, folder) and path.suffix != ".json"
+    )
+    series = [] if files else _dicom_folders(folder)
+    repeated = Counter(_stem(path) for path in files + series)
+    entries = []
+    for path in files + series:
+        subject, session = _entities(path, folder)
+        if not subject:
+            relative = path.relative_to(folder).as_posix()
+            subject = _stem(path) if repeated[_stem(path)] == 1 else _stem(Path(relative.replace("/", "_")))
+        entries.append(Entry(path, subject, session))
+    return tuple(entries)
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _dicom_folders(folder: Path) -> list[Path]:
+    candidates = [
+        folder,
+        *sorted(path for path in folder.rglob("*") if path.is_dir() and not _hidden(path, folder)),
+    ]
+    return [path for path in candidates if any(_is_dicom(file) for file in _first_files(path))]
+
+
+def _first_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if path.is_file()][:3]
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
