@@ -5,7 +5,8 @@ import torch
 from monai.networks.nets import DiffusionModelUNet
 
 from radiata_core.errors import InputError
-from radiata_core.nets.medforj import MEDFORJ, MedForJUNet, sinusoid
+from radiata_core.nets.medforj import MEDFORJ, MedForJUNet
+from radiata_core.nets.medforj_blocks import sinusoid
 from radiata_core.specs import describe, rebuild
 
 SMALL = {

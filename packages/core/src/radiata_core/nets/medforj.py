@@ -17,7 +17,8 @@ and class labels), so a state dictionary moves between the two both ways; `tests
 holds the two against each other. Our own are: any number of spatial axes (1, 2, 3), skips released as soon
 as they are used, activations in place when no gradient is asked for, an optional embedding of covariates.
 
-Reading order: `MedForJUNet.forward`, `_Down` and `_Up`, `_Residual`, `_Attention`, `sinusoid`.
+Reading order: `MedForJUNet.forward`, then `Down` and `Up`, `Residual`, `Attention`, `sinusoid` in
+`medforj_blocks.py`.
 
 References:
     Ronneberger, Fischer, Brox (2015). U-Net. https://arxiv.org/abs/1505.04597
@@ -29,7 +30,6 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -39,9 +39,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radiata_core.errors import InputError
+from radiata_core.nets.medforj_blocks import (
+    Conv,
+    Down,
+    Downsample,
+    Middle,
+    Recipe,
+    Residual,
+    Up,
+    Upsample,
+    sinusoid,
+)
 from radiata_core.specs import buildable
 
-__all__ = ["MEDFORJ", "MedForJUNet", "sinusoid"]
+__all__ = ["MEDFORJ", "MedForJUNet"]
 
 MEDFORJ: Mapping[str, Any] = MappingProxyType(
     {
@@ -122,7 +133,7 @@ class MedForJUNet(nn.Module):
         device = torch.get_default_device()
         with torch.device("meta"):  # so that building draws from no global random state
             self._build(
-                _Recipe(
+                Recipe(
                     spatial_dims, norm_num_groups, norm_eps, 4 * channels[0], include_fc, use_combined_linear
                 ),
                 resblock_updown,
@@ -136,7 +147,7 @@ class MedForJUNet(nn.Module):
 
     def _build(
         self,
-        recipe: "_Recipe",
+        recipe: "Recipe",
         resblock_updown: bool,
         blocks: Sequence[int],
         attention_levels: Sequence[bool],
@@ -144,7 +155,7 @@ class MedForJUNet(nn.Module):
     ) -> None:
         channels, last = self.channels, len(self.channels) - 1
         wide = recipe.embedding
-        self.conv_in = _Conv(self.spatial_dims, self.options["in_channels"], channels[0])
+        self.conv_in = Conv(self.spatial_dims, self.options["in_channels"], channels[0])
         self.time_embed = nn.Sequential(nn.Linear(channels[0], wide), nn.SiLU(), nn.Linear(wide, wide))
         if self.covariates:
             into = nn.Linear(2 * self.covariates, wide)
@@ -152,8 +163,8 @@ class MedForJUNet(nn.Module):
 
         def change(level: int, up: bool) -> nn.Module:
             if resblock_updown:
-                return _Residual(recipe, channels[level], channels[level], resolution="up" if up else "down")
-            return _Upsample(recipe, channels[level]) if up else _Downsample(recipe, channels[level])
+                return Residual(recipe, channels[level], channels[level], resolution="up" if up else "down")
+            return Upsample(recipe, channels[level]) if up else Downsample(recipe, channels[level])
 
         down: list[nn.Module] = []
         skips = [channels[0]]
@@ -164,9 +175,9 @@ class MedForJUNet(nn.Module):
             width = out
             smaller = change(level, up=False) if level < last else None
             skips += [out] * (blocks[level] + (level < last))
-            down.append(_Down(recipe, sizes, head, change=smaller))
+            down.append(Down(recipe, sizes, head, change=smaller))
         self.down_blocks = nn.ModuleList(down)
-        self.middle_block = _Middle(recipe, channels[-1], heads[-1])
+        self.middle_block = Middle(recipe, channels[-1], heads[-1])
         up: list[nn.Module] = []
         for level in reversed(range(len(channels))):
             out = channels[level]
@@ -175,9 +186,9 @@ class MedForJUNet(nn.Module):
             for _ in range(blocks[level] + 1):
                 sizes.append((width + skips.pop(), out))
                 width = out
-            up.append(_Up(recipe, sizes, head, change=change(level, up=True) if level else None))
+            up.append(Up(recipe, sizes, head, change=change(level, up=True) if level else None))
         self.up_blocks = nn.ModuleList(up)
-        outputs = _Conv(self.spatial_dims, channels[0], self.options["out_channels"])
+        outputs = Conv(self.spatial_dims, channels[0], self.options["out_channels"])
         self.out = nn.Sequential(recipe.norm(channels[0]), nn.SiLU(), outputs)
 
     @torch.no_grad()
@@ -192,7 +203,7 @@ class MedForJUNet(nn.Module):
                 module.weight.uniform_(-bound, bound, generator=generator)
                 if module.bias is not None:
                     module.bias.uniform_(-bound, bound, generator=generator)
-        silent: list[nn.Module] = [module.conv2 for module in self.modules() if isinstance(module, _Residual)]
+        silent: list[nn.Module] = [module.conv2 for module in self.modules() if isinstance(module, Residual)]
         silent += [self.out[-1]] + ([self.covariate_embed[-1]] if self.covariates else [])
         for module in silent:
             for parameter in module.parameters():
@@ -247,182 +258,6 @@ class MedForJUNet(nn.Module):
             raise InputError(
                 "expected no covariates; got some, but this network was trained without. Leave them away."
             )
-
-
-def sinusoid(value: Float[Tensor, "batch"], width: int) -> Float[Tensor, "batch width"]:
-    r"""Cosines and sines of `value` at `width`/2 frequencies from 1 down to about 1/10000, in float32.
-
-    ω_j = 10000^(−j/h), h = ⌊width/2⌋; columns [cos(ω value), sin(ω value)], then 0 if `width` is odd.
-    (Float32 throughout, because the released weights were trained with its rounding.)
-    """
-    half = width // 2
-    steps = torch.arange(half, dtype=torch.float32, device=value.device)
-    angle = value.float()[:, None] * torch.exp(-math.log(10000) * steps / half)[None]
-    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, width % 2))
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """What all blocks of a network share: axes, normalisation, width of the embedding, form of attention."""
-
-    dims: int
-    groups: int
-    eps: float
-    embedding: int
-    include_fc: bool
-    combined: bool
-
-    def norm(self, channels: int) -> nn.GroupNorm:
-        return nn.GroupNorm(self.groups, channels, eps=self.eps)
-
-
-class _Conv(nn.Module):
-    """A convolution that keeps (or halves) the size; its child's name is part of the weights' names."""
-
-    def __init__(self, dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
-        self.conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
-
-
-class _Downsample(nn.Module):
-    def __init__(self, recipe: _Recipe, channels: int) -> None:
-        super().__init__()
-        self.op = _Conv(recipe.dims, channels, channels, stride=2)
-
-    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
-        return self.op(x)
-
-
-class _Upsample(nn.Module):
-    def __init__(self, recipe: _Recipe, channels: int) -> None:
-        super().__init__()
-        self.postconv = _Conv(recipe.dims, channels, channels)
-
-    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
-        return self.postconv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
-class _Residual(nn.Module):
-    """Residual block told the noise level; `resolution` "up" or "down" doubles or halves the grid."""
-
-    def __init__(self, recipe: _Recipe, inputs: int, outputs: int, resolution: str = "same") -> None:
-        super().__init__()
-        self.norm1 = recipe.norm(inputs)
-        self.conv1 = _Conv(recipe.dims, inputs, outputs)
-        self.time_emb_proj = nn.Linear(recipe.embedding, outputs)
-        self.norm2 = recipe.norm(outputs)
-        self.conv2 = _Conv(recipe.dims, outputs, outputs)
-        same = inputs == outputs
-        self.skip_connection = nn.Identity() if same else _Conv(recipe.dims, inputs, outputs, kernel=1)
-        self.resolution, self.dims = resolution, recipe.dims
-
-    def resize(self, x: Tensor) -> Tensor:
-        if self.resolution == "up":
-            return F.interpolate(x, scale_factor=2.0, mode="nearest")
-        if self.resolution == "down":
-            return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.dims - 1](x, 2)
-        return x
-
-    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
-        h = self.conv1(self.resize(_silu(self.norm1(x))))
-        shift = self.time_emb_proj(signal)
-        h = self.norm2(h + shift.reshape(*shift.shape, *[1] * self.dims))
-        return self.skip_connection(self.resize(x)) + self.conv2(_silu(h))
-
-
-class _Heads(nn.Module):
-    """Multi-head self-attention over (batch, voxel, channel)."""
-
-    def __init__(self, recipe: _Recipe, channels: int, head: int) -> None:
-        super().__init__()
-        self.heads, self.combined = channels // head, recipe.combined
-        if recipe.combined:
-            self.qkv = nn.Linear(channels, 3 * channels)
-        else:
-            self.to_q = nn.Linear(channels, channels)
-            self.to_k = nn.Linear(channels, channels)
-            self.to_v = nn.Linear(channels, channels)
-        self.out_proj = nn.Linear(channels, channels) if recipe.include_fc else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        three = self.qkv(x).chunk(3, dim=2) if self.combined else (self.to_q(x), self.to_k(x), self.to_v(x))
-        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in three)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-
-
-class _Attention(nn.Module):
-    def __init__(self, recipe: _Recipe, channels: int, head: int) -> None:
-        super().__init__()
-        self.norm = recipe.norm(channels)
-        self.attn = _Heads(recipe, channels, head)
-
-    def forward(self, x: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return self.attn(tokens).transpose(1, 2).reshape(x.shape) + x
-
-
-class _Level(nn.Module):
-    """The residual blocks of one resolution, each followed by attention where `head` is given."""
-
-    def __init__(self, recipe: _Recipe, sizes: Sequence[tuple[int, int]], head: int | None) -> None:
-        super().__init__()
-        self.resnets = nn.ModuleList(_Residual(recipe, *size) for size in sizes)
-        self.attentions = nn.ModuleList(_Attention(recipe, out, head) for _, out in sizes if head is not None)
-
-    def block(self, index: int, h: Tensor, signal: Tensor) -> Tensor:
-        h = self.resnets[index](h, signal)
-        return self.attentions[index](h) if len(self.attentions) else h
-
-
-class _Down(_Level):
-    """Leaves every result on the stack of skips for the way up."""
-
-    def __init__(self, *args: Any, change: nn.Module | None) -> None:
-        super().__init__(*args)
-        self.downsampler = change
-
-    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
-        for index in range(len(self.resnets)):
-            h = self.block(index, h, signal)
-            skips.append(h)
-        if self.downsampler is not None:
-            h = self.downsampler(h, signal)
-            skips.append(h)
-        return h
-
-
-class _Up(_Level):
-    """Takes one skip off the stack for every block, so that its memory is free as soon as it was used."""
-
-    def __init__(self, *args: Any, change: nn.Module | None) -> None:
-        super().__init__(*args)
-        self.upsampler = change
-
-    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
-        for index in range(len(self.resnets)):
-            h = torch.cat([h, skips.pop()], dim=1)
-            h = self.block(index, h, signal)
-        return h if self.upsampler is None else self.upsampler(h, signal)
-
-
-class _Middle(nn.Module):
-    def __init__(self, recipe: _Recipe, channels: int, head: int) -> None:
-        super().__init__()
-        self.resnet_1 = _Residual(recipe, channels, channels)
-        self.attention = _Attention(recipe, channels, head)
-        self.resnet_2 = _Residual(recipe, channels, channels)
-
-    def forward(self, h: Tensor, signal: Tensor) -> Tensor:
-        return self.resnet_2(self.attention(self.resnet_1(h, signal)), signal)
-
-
-def _silu(fresh: Tensor) -> Tensor:
-    """SiLU of a tensor nobody else holds: in place where no gradient needs the old values."""
-    return F.silu(fresh, inplace=not torch.is_grad_enabled())
 
 
 def _one_a_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

@@ -1,0 +1,203 @@
+"""The pieces of MedForJ's network: residual blocks, attention, and the levels made of them.
+
+Every attribute here is part of a tensor's name in the released weights; see `medforj.py` for the whole and the equations.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = [
+    "Attention",
+    "Conv",
+    "Down",
+    "Downsample",
+    "Middle",
+    "Recipe",
+    "Residual",
+    "Up",
+    "Upsample",
+    "sinusoid",
+]
+
+
+def sinusoid(value: Float[Tensor, "batch"], width: int) -> Float[Tensor, "batch width"]:
+    r"""Cosines and sines of `value` at `width`/2 frequencies from 1 down to about 1/10000, in float32.
+
+    ω_j = 10000^(−j/h), h = ⌊width/2⌋; columns [cos(ω value), sin(ω value)], then 0 if `width` is odd.
+    (Float32 throughout, because the released weights were trained with its rounding.)
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=value.device)
+    angle = value.float()[:, None] * torch.exp(-math.log(10000) * steps / half)[None]
+    return F.pad(torch.cat([angle.cos(), angle.sin()], dim=1), (0, width % 2))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all blocks of a network share: axes, normalisation, width of the embedding, form of attention."""
+
+    dims: int
+    groups: int
+    eps: float
+    embedding: int
+    include_fc: bool
+    combined: bool
+
+    def norm(self, channels: int) -> nn.GroupNorm:
+        return nn.GroupNorm(self.groups, channels, eps=self.eps)
+
+
+class Conv(nn.Module):
+    """A convolution that keeps (or halves) the size; its child's name is part of the weights' names."""
+
+    def __init__(self, dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+        self.conv = kind(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Downsample(nn.Module):
+    def __init__(self, recipe: Recipe, channels: int) -> None:
+        super().__init__()
+        self.op = Conv(recipe.dims, channels, channels, stride=2)
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    def __init__(self, recipe: Recipe, channels: int) -> None:
+        super().__init__()
+        self.postconv = Conv(recipe.dims, channels, channels)
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        return self.postconv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Residual(nn.Module):
+    """Residual block told the noise level; `resolution` "up" or "down" doubles or halves the grid."""
+
+    def __init__(self, recipe: Recipe, inputs: int, outputs: int, resolution: str = "same") -> None:
+        super().__init__()
+        self.norm1 = recipe.norm(inputs)
+        self.conv1 = Conv(recipe.dims, inputs, outputs)
+        self.time_emb_proj = nn.Linear(recipe.embedding, outputs)
+        self.norm2 = recipe.norm(outputs)
+        self.conv2 = Conv(recipe.dims, outputs, outputs)
+        same = inputs == outputs
+        self.skip_connection = nn.Identity() if same else Conv(recipe.dims, inputs, outputs, kernel=1)
+        self.resolution, self.dims = resolution, recipe.dims
+
+    def resize(self, x: Tensor) -> Tensor:
+        if self.resolution == "up":
+            return F.interpolate(x, scale_factor=2.0, mode="nearest")
+        if self.resolution == "down":
+            return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.dims - 1](x, 2)
+        return x
+
+    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        h = self.conv1(self.resize(_silu(self.norm1(x))))
+        shift = self.time_emb_proj(signal)
+        h = self.norm2(h + shift.reshape(*shift.shape, *[1] * self.dims))
+        return self.skip_connection(self.resize(x)) + self.conv2(_silu(h))
+
+
+class Heads(nn.Module):
+    """Multi-head self-attention over (batch, voxel, channel)."""
+
+    def __init__(self, recipe: Recipe, channels: int, head: int) -> None:
+        super().__init__()
+        self.heads, self.combined = channels // head, recipe.combined
+        if recipe.combined:
+            self.qkv = nn.Linear(channels, 3 * channels)
+        else:
+            self.to_q = nn.Linear(channels, channels)
+            self.to_k = nn.Linear(channels, channels)
+            self.to_v = nn.Linear(channels, channels)
+        self.out_proj = nn.Linear(channels, channels) if recipe.include_fc else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        three = self.qkv(x).chunk(3, dim=2) if self.combined else (self.to_q(x), self.to_k(x), self.to_v(x))
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in three)
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Attention(nn.Module):
+    def __init__(self, recipe: Recipe, channels: int, head: int) -> None:
+        super().__init__()
+        self.norm = recipe.norm(channels)
+        self.attn = Heads(recipe, channels, head)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        return self.attn(tokens).transpose(1, 2).reshape(x.shape) + x
+
+
+class Level(nn.Module):
+    """The residual blocks of one resolution, each followed by attention where `head` is given."""
+
+    def __init__(self, recipe: Recipe, sizes: Sequence[tuple[int, int]], head: int | None) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(Residual(recipe, *size) for size in sizes)
+        self.attentions = nn.ModuleList(Attention(recipe, out, head) for _, out in sizes if head is not None)
+
+    def block(self, index: int, h: Tensor, signal: Tensor) -> Tensor:
+        h = self.resnets[index](h, signal)
+        return self.attentions[index](h) if len(self.attentions) else h
+
+
+class Down(Level):
+    """Leaves every result on the stack of skips for the way up."""
+
+    def __init__(self, *args: Any, change: nn.Module | None) -> None:
+        super().__init__(*args)
+        self.downsampler = change
+
+    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
+        for index in range(len(self.resnets)):
+            h = self.block(index, h, signal)
+            skips.append(h)
+        if self.downsampler is not None:
+            h = self.downsampler(h, signal)
+            skips.append(h)
+        return h
+
+
+class Up(Level):
+    """Takes one skip off the stack for every block, so that its memory is free as soon as it was used."""
+
+    def __init__(self, *args: Any, change: nn.Module | None) -> None:
+        super().__init__(*args)
+        self.upsampler = change
+
+    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
+        for index in range(len(self.resnets)):
+            h = torch.cat([h, skips.pop()], dim=1)
+            h = self.block(index, h, signal)
+        return h if self.upsampler is None else self.upsampler(h, signal)
+
+
+class Middle(nn.Module):
+    def __init__(self, recipe: Recipe, channels: int, head: int) -> None:
+        super().__init__()
+        self.resnet_1 = Residual(recipe, channels, channels)
+        self.attention = Attention(recipe, channels, head)
+        self.resnet_2 = Residual(recipe, channels, channels)
+
+    def forward(self, h: Tensor, signal: Tensor) -> Tensor:
+        return self.resnet_2(self.attention(self.resnet_1(h, signal)), signal)
+
+
+def _silu(fresh: Tensor) -> Tensor:
+    """SiLU of a tensor nobody else holds: in place where no gradient needs the old values."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
