@@ -1,0 +1,168 @@
+"""One stateless loop for every solver that is a table.
+
+    table = unipc_2(LogSNRGrid()(20, path), path)
+    x0 = integrate(denoiser, noise, table)
+
+A scheduler with a state can be called in the wrong order, resumed halfway, shared by two samplers; this loop cannot. It
+reads Python floats that were made once, evaluates the denoiser once a step, allocates one tensor a step beside the
+denoiser's own (two for the correctors), and never waits for an accelerator: times are given to the denoiser on the CPU,
+and the check for NaN is read at the end. On the CPU it is read at every step.
+
+The solvers themselves, and their equations, are in `tables`; Runge–Kutta methods, which need more than one evaluation a
+step, in `runge_kutta`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radiata_core.errors import InputError
+from radiata_core.seeds import noise_of
+from radiata_core.tables import (
+    MultistepTable,
+    TableRow,
+    ab2_velocity,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    sde_dpmpp_2m,
+    unipc_2,
+)
+from radiata_core.types import Batch
+
+__all__ = [
+    "Callback",
+    "MultistepTable",
+    "Step",
+    "TableRow",
+    "ab2_velocity",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "integrate",
+    "sde_dpmpp_2m",
+    "unipc_2",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What a callback sees after an evaluation: the state at time t and what the denoiser made of it."""
+
+    index: int
+    t: float
+    x: Tensor
+    x0: Tensor
+
+
+Callback = Callable[[Step], None]
+
+
+def integrate(
+    denoiser: Callable[..., Tensor],
+    x: Batch,
+    table: MultistepTable,
+    *,
+    generators: Sequence[torch.Generator] | None = None,
+    callback: Callback | None = None,
+    gradients: bool = False,
+    **conditions: Any,
+) -> Batch:
+    """The state at the last time of the table; at t = 0 a sample.
+
+    Row i of the result depends on row i of x, of the conditions and on generator i only: a seed is a sample, not a batch.
+
+    Args:
+        denoiser: `(x, t, **conditions) -> E[x_0 | x_t]` with t a float64 scalar on the CPU. If it has a `path`, that must
+            be the table's.
+        x: State at the first time of the table, shape (batch, *event). It is not changed.
+        table: A solver on a grid.
+        generators: One a row, for stochastic tables.
+        callback: Called after each evaluation with a `Step`; it may keep its tensors but not change them.
+        gradients: Keep the graph of all evaluations (distillation, guidance through the sampler). Otherwise none is built.
+        conditions: Passed on to the denoiser.
+
+    Raises:
+        InputError: the denoiser lives on another path, generators are missing or too few, or the denoiser gave a
+            non-finite value; step and t are named.
+    """
+    _check(denoiser, x, table, generators)
+    times, floats, rows = table.times.unbind(0), table.times.tolist(), table.rows
+    corrected = table.corrector is not None
+    depth_states, depth_outputs = table.states.shape[1], table.outputs.shape[1] + corrected
+    sums: list[Tensor] = []
+    with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
+        states = [x.clone() if corrected else x]
+        outputs: list[Tensor] = []
+        for index, row in enumerate(rows):
+            x0 = denoiser(x, times[index], **conditions)
+            _watch(x0, sums, index, floats)
+            if callback is not None:
+                callback(Step(index, floats[index], x, x0))
+            outputs.insert(0, x0)
+            del outputs[depth_outputs:]
+            if row.corrector:
+                _accumulate(states[0].mul_(row.corrector[0]), row.corrector[1:], outputs)
+            elif corrected and index:
+                states[0].copy_(x)
+            x = _accumulate(torch.mul(states[0], row.states[0]), row.outputs, outputs)
+            if len(row.states) > 1:
+                _accumulate(x, row.states[1:], states[1:])
+            if row.noise:
+                x.add_(noise_of(generators or (), x.shape[1:], x.dtype, x.device), alpha=row.noise)
+            if not corrected:
+                states.insert(0, x)
+                del states[depth_states:]
+    _report(sums, floats)
+    return x
+
+
+def _accumulate(total: Tensor, weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    for weight, value in zip(weights, values, strict=False):
+        total.add_(value, alpha=weight)
+    return total
+
+
+def _check(
+    denoiser: object, x: Tensor, table: MultistepTable, generators: Sequence[torch.Generator] | None
+) -> None:
+    path = getattr(denoiser, "path", table.path)
+    if path != table.path:
+        raise InputError(
+            f"expected a table for the denoiser's path {path}; got one for {table.path}. Make the table with denoiser.path."
+        )
+    if not x.is_floating_point():
+        raise InputError(f"expected a floating-point state; got {x.dtype}. Draw it with noise_of.")
+    if table.stochastic and len(generators or ()) != x.shape[0]:
+        raise InputError(
+            f"expected one generator a row for a stochastic solver, {x.shape[0]} here; got {len(generators or ())}. "
+            "Use generators_of(seeds)."
+        )
+
+
+def _watch(x0: Tensor, sums: list[Tensor], index: int, times: Sequence[float]) -> None:
+    """A sum is finite if all terms are: one pass, one number. Read at once where that is free."""
+    total = x0.detach().sum(dtype=torch.float32 if x0.dtype in (torch.float16, torch.bfloat16) else None)
+    if total.device.type == "cpu":
+        if not math.isfinite(total.item()):
+            raise _not_finite(index, times)
+    else:
+        sums.append(total)
+
+
+def _report(sums: list[Tensor], times: Sequence[float]) -> None:
+    if sums:
+        broken = (~torch.stack(sums).isfinite()).nonzero().flatten().tolist()
+        if broken:
+            raise _not_finite(broken[0], times)
+
+
+def _not_finite(index: int, times: Sequence[float]) -> InputError:
+    return InputError(
+        f"expected finite values from the denoiser; got NaN or infinity at step {index}, t={times[index]:.6g}. "
+        "Check the weights, the conditions, or use float32."
+    )
