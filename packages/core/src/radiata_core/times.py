@@ -103,7 +103,7 @@ class UniformSteps(TimeLaw):
     def density(self, t: AnyTime) -> AnyTime:
         index = t.to(torch.float64) * self.steps
         on_node = (index - index.round()).abs() < 1e-6
-        return torch.where(on_node & (index > 0.5), 1 / self.steps, 0.0).to(torch.float64)
+        return (on_node & (index > 0.5)).to(torch.float64) / self.steps
 
 
 @buildable("log-normal-snr")
