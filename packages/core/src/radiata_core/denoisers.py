@@ -40,6 +40,7 @@ class Denoiser(Protocol):
     def __call__(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch: ...
 
 
+@runtime_checkable
 class Scaling(Protocol):
     """How the state and the time enter a network."""
 

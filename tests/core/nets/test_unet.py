@@ -1,0 +1,91 @@
+"""The U-Net: exact rearrangements, silence at the start, rows that do not see each other, missing covariates."""
+
+import pytest
+import torch
+
+from radiata_core.errors import InputError
+from radiata_core.nets.unet import UNet, depth_to_space, space_to_depth
+
+
+def _noisy(network: UNet, generator: torch.Generator) -> UNet:
+    """Fill every parameter (the zero-initialised too), so that nothing hides behind a zero."""
+    for parameter in network.parameters():
+        parameter.data.normal_(std=0.2, generator=generator)
+    return network.eval()
+
+
+def _small(dims: int = 3, **options: object) -> UNet:
+    base = {
+        "channels": (8, 16),
+        "down_blocks": (0, 1),
+        "up_blocks": (1, 1),
+        "attention": (False, True),
+        "embedding": 16,
+    }
+    with torch.random.fork_rng():
+        return UNet(dims=dims, **(base | options))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_space_to_depth_is_an_isometry_and_inverts(dims: int, generator: torch.Generator) -> None:
+    x = torch.randn(2, 3, *[4, 6, 8][:dims], generator=generator)
+    folded = space_to_depth(x, 2)
+    assert torch.equal(depth_to_space(folded, 2), x)
+    assert folded.shape[1] == 3 * 2**dims
+    corner = (slice(None), slice(None), *[slice(1, None, 2)] * dims)
+    assert torch.equal(
+        folded.unflatten(1, (3, -1))[:, :, -1], x[corner]
+    )  # the last channel: odd positions everywhere
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_it_starts_silent_and_learns_everywhere(dims: int, generator: torch.Generator) -> None:
+    network = _small(dims)
+    x = torch.randn(2, 1, *[8] * dims, generator=generator)
+    assert not network(x, torch.zeros(2)).any()
+    y = _noisy(network, generator)(x, torch.zeros(2))
+    assert y.shape == x.shape
+    y.square().mean().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_rows_do_not_see_each_other(generator: torch.Generator) -> None:
+    network = _noisy(_small(covariates=2, shape=(8, 8, 8)), generator).double()
+    x = torch.randn(3, 1, 8, 8, 8, generator=generator, dtype=torch.float64)
+    level = torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64)
+    c = torch.tensor([[0.1, torch.nan], [torch.nan, torch.nan], [1.0, -1.0]], dtype=torch.float64)
+    together = network(x, level, c)
+    alone = torch.cat([network(x[i : i + 1], level[i : i + 1], c[i : i + 1]) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-10)
+
+
+def test_nan_means_not_given_and_zero_means_zero(generator: torch.Generator) -> None:
+    network = _noisy(_small(covariates=2), generator)
+    x, level = torch.randn(1, 1, 8, 8, 8, generator=generator), torch.zeros(1)
+    nothing = network(x, level, torch.full((1, 2), torch.nan))
+    assert torch.equal(nothing, network(x, level))
+    assert not torch.allclose(nothing, network(x, level, torch.zeros(1, 2)), atol=1e-4)
+    assert torch.isfinite(nothing).all()
+
+
+def test_without_positions_it_commutes_with_shifts_inside(generator: torch.Generator) -> None:
+    """No positions, no attention: shifting the input by the coarsest stride shifts the output (away from the border)."""
+    network = _noisy(_small(dims=1, attention=(False, False)), generator).double()
+    x = torch.zeros(1, 1, 128, dtype=torch.float64)
+    x[..., 60:68] = torch.randn(8, generator=generator, dtype=torch.float64)
+    level = torch.zeros(1, dtype=torch.float64)
+    shifted = network(x.roll(4, -1), level)
+    assert torch.allclose(shifted[..., 44:88], network(x, level).roll(4, -1)[..., 44:88], atol=1e-9)
+    placed = _noisy(_small(dims=1, attention=(False, False), shape=(128,)), generator).double()
+    assert not torch.allclose(
+        placed(x.roll(4, -1), level)[..., 44:88], placed(x, level).roll(4, -1)[..., 44:88], atol=1e-3
+    )
+
+
+def test_a_grid_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(InputError, match="divide by 4"):
+        _small()(torch.zeros(1, 1, 8, 8, 6), torch.zeros(1))
+    with pytest.raises(InputError, match="knows its positions"):
+        _small(shape=(8, 8, 8))(torch.zeros(1, 1, 8, 8, 12), torch.zeros(1))
+    with pytest.raises(InputError, match="one entry a level"):
+        _small(attention=(True,))

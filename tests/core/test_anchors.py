@@ -1,0 +1,79 @@
+"""The pooled Gaussian: the exact posterior mean of its own dense covariance, and honest calibration."""
+
+import pytest
+import torch
+
+from radiata_core.anchors import PooledGaussian
+from radiata_core.errors import InputError
+
+
+def _random_anchor(generator: torch.Generator) -> PooledGaussian:
+    anchor = PooledGaussian(shape=(1, 4, 4, 6), rank=3).double()
+    anchor.mean.copy_(torch.randn(1, 4, 4, 6, generator=generator, dtype=torch.float64))
+    basis = torch.linalg.qr(torch.randn(12, 3, generator=generator, dtype=torch.float64)).Q.T
+    anchor.basis.copy_(basis)
+    anchor.eigenvalues.copy_(torch.tensor([5.0, 2.0, 1.0]))
+    anchor.floor.fill_(0.3)
+    anchor.fine.fill_(0.1)
+    return anchor
+
+
+def _dense_covariance(anchor: PooledGaussian) -> torch.Tensor:
+    """The covariance in voxel space, built the long way."""
+    eye = torch.eye(96, dtype=torch.float64).reshape(96, 1, 4, 4, 6)
+    pool = anchor._coarse(eye).flatten(1).T  # (12, 96), orthonormal rows
+    low = anchor.floor * torch.eye(12, dtype=torch.float64) + anchor.basis.T @ (
+        (anchor.eigenvalues - anchor.floor)[:, None] * anchor.basis
+    )
+    return anchor.fine * (torch.eye(96, dtype=torch.float64) - pool.T @ pool) + pool.T @ low @ pool
+
+
+@pytest.mark.parametrize(("alpha", "sigma"), [(1.0, 0.0), (0.7, 0.3), (0.2, 0.8), (0.0, 1.0)])
+def test_it_is_the_dense_posterior_mean(generator: torch.Generator, alpha: float, sigma: float) -> None:
+    anchor = _random_anchor(generator)
+    x = torch.randn(5, 1, 4, 4, 6, generator=generator, dtype=torch.float64)
+    covariance = _dense_covariance(anchor)
+    mean = anchor.mean.flatten()
+    noisy = alpha**2 * covariance + sigma**2 * torch.eye(96, dtype=torch.float64)
+    gain = alpha * torch.linalg.solve(noisy, covariance)
+    exact = mean + (x.flatten(1) - alpha * mean) @ gain
+    given = anchor(x, torch.tensor(alpha, dtype=torch.float64), torch.tensor(sigma, dtype=torch.float64))
+    assert torch.allclose(given.flatten(1), exact, atol=1e-12)
+
+
+def test_each_row_has_its_own_noise_level(generator: torch.Generator) -> None:
+    anchor = _random_anchor(generator)
+    x = torch.randn(3, 1, 4, 4, 6, generator=generator, dtype=torch.float64)
+    alpha, sigma = torch.tensor([0.9, 0.5, 0.1]), torch.tensor([0.1, 0.5, 0.9])
+    together = anchor(x, alpha, sigma)
+    alone = torch.cat([anchor(x[i : i + 1], alpha[i], sigma[i]) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-12)
+
+
+def test_fit_recovers_the_directions_and_calibrates_on_unseen_people(generator: torch.Generator) -> None:
+    """One strong common direction and one direction a person: the first is trusted, the personal ones are not."""
+    people, each = 6, 60
+    common = torch.zeros(2, 2, 3).flatten()
+    common[0] = 1.0
+    personal = torch.eye(12)[1 : 1 + people]
+    coarse = 3.0 * torch.randn(people, each, 1, generator=generator) * common
+    coarse = coarse + 2.0 * torch.randn(people, each, 1, generator=generator) * personal[:, None]
+    coarse = (coarse + 0.1 * torch.randn(people, each, 12, generator=generator)).reshape(-1, 1, 2, 2, 3)
+    anchor = PooledGaussian(shape=(1, 4, 4, 6), rank=6)
+    images = anchor._spread(coarse) + 0.05 * torch.randn(people * each, 1, 4, 4, 6, generator=generator)
+    anchor.fit(images, [p for p in range(people) for _ in range(each)])
+    assert abs(anchor.basis[0, 0]) > 0.97
+    assert anchor.eigenvalues[0] == pytest.approx(9.0, rel=0.25)
+    # In-sample every personal direction has variance 4/6; on a person left out it is noise, and the floor has the rest.
+    assert anchor.eigenvalues[1] < 0.1
+    assert anchor.floor > 0.3
+
+
+def test_bad_shapes_and_ranks_are_refused(generator: torch.Generator) -> None:
+    with pytest.raises(InputError, match="divides by pool"):
+        PooledGaussian(shape=(1, 5, 4, 4), rank=2)
+    with pytest.raises(InputError, match="rank between"):
+        PooledGaussian(shape=(1, 4, 4, 4), rank=9)
+    images = torch.randn(10, 1, 4, 4, 4, generator=generator)
+    with pytest.raises(InputError, match="two people"):
+        PooledGaussian(shape=(1, 4, 4, 4), rank=2).fit(images, [0] * 10)
