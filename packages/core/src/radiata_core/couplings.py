@@ -7,7 +7,7 @@ trajectories and are couplings of the same form: a callable from data and genera
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -26,6 +26,7 @@ class Pair:
     noise: Tensor
 
 
+@runtime_checkable
 class Coupling(Protocol):
     """Anything that pairs a batch of data with noise."""
 

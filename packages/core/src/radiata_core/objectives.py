@@ -23,7 +23,7 @@ the target at hand, so that `MinSNR(5)` means the same objective for every targe
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class LossFunction(Protocol):
     """A distance of prediction and target, one value a sample."""
 
@@ -114,6 +115,7 @@ class PseudoHuber:
         return _per_sample(d**2 / (torch.sqrt(d**2 + self.c**2) + self.c))
 
 
+@runtime_checkable
 class Weight(Protocol):
     """How much a time counts in the loss of a target."""
 
