@@ -132,9 +132,10 @@ def test_guidance_extrapolates_and_one_is_free(generator: torch.Generator) -> No
 def test_a_denoiser_is_rebuilt_from_its_description(generator: torch.Generator) -> None:
     from radiata_core.nets.unet import UNet
 
-    network = UNet(
-        in_channels=2, channels=(8, 8), down_blocks=(0, 1), up_blocks=(1, 1), attention=(False, True)
-    )
+    with torch.random.fork_rng():
+        network = UNet(
+            in_channels=2, channels=(8, 8), down_blocks=(0, 1), up_blocks=(1, 1), attention=(False, True)
+        )
     anchor = PooledGaussian(shape=(1, 4, 4, 4), rank=2)
     denoiser = NetworkDenoiser(network, DiscreteVPPath(), "v", UnitVariance(0.7), anchor)
     with torch.random.fork_rng():
