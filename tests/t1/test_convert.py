@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pickle
+import subprocess
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from monai.networks.nets import DiffusionModelUNet
 from safetensors.torch import save_file
 from torch import Tensor
 
+from radiata_core.commands import main
 from radiata_core.denoisers import MedForJInput, NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.nets.medforj import MEDFORJ
@@ -286,6 +289,13 @@ def test_other_networks(tmp_path: Path, theirs: DiffusionModelUNet, kind: str, s
     assert "\n" not in str(refusal.value)
 
 
+def test_arguments_of_another_kind(tmp_path: Path, theirs: DiffusionModelUNet) -> None:
+    torch.save(theirs.state_dict(), tmp_path / "flow.pt")
+    weights = read_released(tmp_path / "flow.pt")
+    with pytest.raises(InputError, match="architecture"):
+        medforj_denoiser(weights, STRATEGIES["flow"], architecture=SMALL | {"channels": 16})
+
+
 def test_latent_networks(tmp_path: Path) -> None:
     state = random_network(SMALL | {"in_channels": 4, "out_channels": 4}).state_dict()
     save_file(fork_names(state), tmp_path / "rflow.safetensors")
@@ -367,6 +377,25 @@ def test_command_refuses(
     with pytest.raises(InputError, match=says):
         Convert(**({"source": source, "out": tmp_path / "out"} | options)).run()
     assert not (tmp_path / "out").exists()
+
+
+def test_command_line(tmp_path: Path, theirs: DiffusionModelUNet, capsys: pytest.CaptureFixture[str]) -> None:
+    """Help, and one line with exit 1 for a truncated file."""
+    verbs = {"convert": Convert}
+    assert main("radiata-t1", "test", verbs, ["convert", "--help"]) == 0
+    assert "--norm-eps" in capsys.readouterr().out
+    source = tmp_path / "flow.pt"
+    torch.save(theirs.state_dict(), source)
+    source.write_bytes(source.read_bytes()[:5000])
+    assert main("radiata-t1", "test", verbs, ["convert", str(source), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "truncated" in error
+
+
+def test_naming_the_verb_imports_no_torch() -> None:
+    code = "import sys, radiata_t1.experiment.convert; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow

@@ -20,9 +20,7 @@ class Convert:
 
     Nothing in the file is executed: pickles that hold more than tensors are refused.
 
-    Examples:
-      radiata-t1 convert MedForj-weights-rflow_ema.safetensors --out medforj-rflow
-      radiata-t1 convert old/velocity.pt --out medforj-velocity --norm-eps 1e-6
+    For example: radiata-t1 convert MedForj-weights-rflow_ema.safetensors --out medforj-rflow
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -55,6 +53,7 @@ class Convert:
         from radiata_core.files import sha256, write_json
         from radiata_core.nets.medforj import MEDFORJ
         from radiata_core.runs import Run
+        from radiata_t1.model.bundle import INTENDED_USE
         from radiata_t1.model.medforj_weights import (
             STRATEGIES,
             medforj_denoiser,
@@ -83,11 +82,10 @@ class Convert:
             self.out, "radiata-t1 convert", self, data={self.source.name: checksum}, overwrite=self.overwrite
         ):
             metadata = {"source": told, "voxel_size_mm": self.spacing, "shape": self.shape, "axcodes": "LPS"}
-            metadata |= {"value_range": (-1.0, 1.0), "intended_use": _intended_use()}
+            metadata |= {"value_range": (-1.0, 1.0), "intended_use": INTENDED_USE}
             save_model(self.out / "model.safetensors", denoiser, metadata=metadata)
-            write_json(
-                self.out / "configs" / "metadata.json", _bundle(denoiser.network.options, strategy.name, told)
-            )
+            bundle = self._bundle(denoiser.network.options, strategy.name, told)
+            write_json(self.out / "configs" / "metadata.json", bundle)
         size = sum(parameter.numel() for parameter in denoiser.parameters())
         print(f"{size:,} parameters, {strategy.name} prediction, names of {weights.scheme}: {self.out}")
 
@@ -135,9 +133,3 @@ class Convert:
             references=("MedForJ, 2025, https://arxiv.org/abs/2510.26834",),
             extra={"source": dict(source)},
         )
-
-
-def _intended_use() -> str:
-    from radiata_t1.model.bundle import INTENDED_USE
-
-    return INTENDED_USE

@@ -159,8 +159,13 @@ def medforj_denoiser(
         InputError: the tensors are not those of this architecture, by name or by shape.
     """
     options = dict(architecture) | {"norm_eps": weights.norm_eps if norm_eps is None else norm_eps}
-    with torch.device("meta"):
-        network = MedForJUNet(**options)
+    try:
+        with torch.device("meta"):
+            network = MedForJUNet(**options)
+    except TypeError as error:
+        raise InputError(
+            f"expected arguments of MedForJ's network; got some it cannot use ({error}). Correct the architecture."
+        ) from None
     _check_architecture(weights.tensors, {name: tuple(t.shape) for name, t in network.state_dict().items()})
     network.load_state_dict(weights.tensors, strict=True, assign=True)
     network.requires_grad_(True)
