@@ -1,0 +1,164 @@
+"""The command line of every application: verbs that are frozen dataclasses, and what becomes of their errors.
+
+A verb is a frozen dataclass: its fields are the options (tyro), their docstrings the help, its `run()` the work. Heavy
+libraries are imported inside `run()`, so help answers at once.
+
+    exit 0    done
+    exit 1    failed: one line on standard error says what was expected, what came and what to do
+    exit 2    misused: unknown verb or option (with the nearest known one), bad value
+    exit 130  interrupted by Ctrl-C or SIGTERM; what was saved stays
+
+An exception that is none of the known kinds is a bug: it keeps its traceback, and exits with 1.
+"""
+
+import contextlib
+import difflib
+import errno
+import inspect
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from radiata_core.errors import InputError
+
+__all__ = ["main"]
+
+_NO_MEMORY = "ran out of memory; use a smaller --batch-size, a smaller grid, or a machine with more"
+_SYSTEM = {
+    errno.ENOSPC: "no space left on the disk; free some or choose another --out. Earlier files are intact",
+    errno.EDQUOT: "the disk quota is used up; free some or choose another --out. Earlier files are intact",
+    errno.EACCES: "not permitted to use this file; check its owner and mode",
+    errno.EPERM: "not permitted to use this file; check its owner and mode",
+    errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOENT: "no such file or folder; check the path",
+    errno.EISDIR: "expected a file, got a folder; name a file",
+    errno.ENOTDIR: "expected a folder, got a file; check the path",
+    errno.EEXIST: "it exists already; choose another name or pass --overwrite",
+    errno.ENAMETOOLONG: "the file name is too long; choose a shorter one",
+    errno.EIO: "the disk failed while reading or writing; copy the data elsewhere and check the disk",
+}
+
+
+def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] | None = None) -> int:
+    """Exit code of `app verb options…`.
+
+    Args:
+        app: Name of the command and of the distribution, e.g. "radiata-t1".
+        summary: One sentence for the top of the help.
+        verbs: Name → frozen dataclass with a method `run()`.
+        argv: Arguments without the program's name; `sys.argv` if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview(app, summary, verbs), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(
+            f"{app} {_version(app)} (radiata-core {_version('radiata-core')}, Python {sys.version.split()[0]})"
+        )
+        return 0
+    word = arguments[0]
+    if word not in verbs:
+        near = difflib.get_close_matches(word, verbs, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(verbs)}."
+        what = "option" if word.startswith("-") else "verb"
+        print(f"{app}: error: unknown {what} {word!r}; {hint} See {app} --help.", file=sys.stderr)
+        return 2
+    return _run(f"{app} {word}", verbs[word], arguments[1:])
+
+
+def _run(name: str, verb: type, arguments: Sequence[str]) -> int:
+    import tyro
+
+    # What a field's own `__post_init__` refuses is the input's fault, not a misuse of the command line.
+    try:
+        with _terminated_like_interrupted():
+            task: Any = tyro.cli(
+                verb,
+                prog=name,
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+            task.run()
+            sys.stdout.flush()
+        return 0
+    except SystemExit as stop:  # tyro: 0 after help, 2 after a mistake it has explained
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt as error:
+        print(f"{name}: interrupted{_tail(error)}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        line = _explained(error)
+        if line is None:
+            traceback.print_exc()
+            line = f"this is a bug ({type(error).__name__}); please report it with the lines above"
+        print(f"{name}: error: {line}", file=sys.stderr)
+        return 1
+
+
+def _explained(error: Exception) -> str | None:
+    """One line for errors that are not bugs, None for those that are."""
+    text = " ".join(str(error).split())
+    if isinstance(error, InputError):
+        return text
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+    ):
+        return _NO_MEMORY
+    if "No space left on device" in text:  # libraries that write by themselves wrap it in their own errors
+        return _SYSTEM[errno.ENOSPC]
+    if isinstance(error, OSError) and error.errno in _SYSTEM:
+        return f"{error.filename}: {_SYSTEM[error.errno]}" if error.filename else _SYSTEM[error.errno]
+    return None
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM (a scheduler's end of time) unwinds like Ctrl-C, so temporary files go and records are completed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt("by SIGTERM")
+
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+def _tail(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f": {text}" if text else ""
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _overview(app: str, summary: str, verbs: Mapping[str, type]) -> str:
+    width = max(map(len, verbs), default=0)
+    rows = [f"  {name:<{width}}  {_first_line(verb)}" for name, verb in verbs.items()]
+    head = [f"usage: {app} VERB [options]", "", summary, "", "verbs:"]
+    foot = ["", f"{app} VERB --help explains one; {app} --version says which this is."]
+    return "\n".join(head + rows + foot)
+
+
+def _first_line(verb: type) -> str:
+    text = inspect.getdoc(verb) or ""
+    return text.strip().split("\n")[0]

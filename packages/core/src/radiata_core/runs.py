@@ -1,0 +1,205 @@
+"""A run is one folder: what was asked, by which code, on which data, how it ended.
+
+    run.json       command, resolved options, seed, versions, device, data checksums, start, duration, peak memory, state
+    log.jsonl      one JSON object a line, while it runs
+    checkpoints/   of training
+    results        whatever the command makes
+
+`run.json` is written when the run starts (state "running") and again when it ends: "done", "interrupted" or "failed".
+A run that was killed is the one that still says "running" though nobody holds its lock.
+"""
+
+import contextlib
+import datetime
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, Self
+
+from radiata_core.errors import InputError
+from radiata_core.files import atomic_folder, atomic_path, plain, read_json, sha256, write_json
+from radiata_core.logs import Log, Progress, progress, read_log
+from radiata_core.provenance import peak_memory_mib, provenance
+
+__all__ = [
+    "Interrupted",
+    "Log",
+    "Progress",
+    "Run",
+    "atomic_folder",
+    "atomic_path",
+    "progress",
+    "provenance",
+    "read_json",
+    "read_log",
+    "sha256",
+    "write_json",
+]
+
+_LOCK = ".lock"
+_OWNED = ("run.json", "log.jsonl", "checkpoints", "tensorboard")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Stopped by Ctrl-C or SIGTERM after the state was saved. The message says where; commands exit with 130."""
+
+
+class Run:
+    """Context manager around the work of one command in one folder.
+
+    Args:
+        folder: Made if absent.
+        command: What was called, e.g. "radiata-t1 train".
+        options: Resolved options: a dataclass or a mapping.
+        seed: The seed or seeds of the run, if any.
+        data: Name → checksum (or any description) of the data it reads.
+        overwrite: Accept a folder that has content; the former run's own files are removed, others replaced when written.
+        resume: Accept a folder that has content and go on in it; earlier sessions are kept in run.json.
+
+    Raises:
+        InputError: the folder has content (and neither flag is given), is a file, or another process works in it.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        command: str,
+        options: Any,
+        *,
+        seed: Any = None,
+        data: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.overwrite, self.resume = overwrite, resume
+        self.record: dict[str, Any] = {
+            "format": "radiata-run/1",
+            "command": command,
+            "options": plain(options),
+            "seed": plain(seed),
+            "data": plain(dict(data or {})),
+        }
+        self._log: Log | None = None
+        self._lock: IO[str] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where run.json stands."""
+        return self.folder / "run.json"
+
+    @property
+    def log(self) -> Log:
+        """The run's log.jsonl, opened when first used."""
+        if self._log is None:
+            self._log = Log(self.folder / "log.jsonl")
+        return self._log
+
+    def note(self, **figures: Any) -> None:
+        """Add figures to run.json now: data checksums found on the way, results in one number."""
+        self.record |= plain(figures)
+        write_json(self.path, self.record)
+
+    def __enter__(self) -> Self:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(
+                f"expected a folder to write to; got the file {self.folder}. Choose another --out."
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        try:
+            self._prepare()
+            self._began = time.monotonic()
+            self.record |= {
+                "start": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "state": "running",
+                **provenance(),
+            }
+            write_json(self.path, self.record)
+        except BaseException:
+            self._unlock()
+            raise
+        return self
+
+    def _prepare(self) -> None:
+        content = [entry for entry in self.folder.iterdir() if entry.name != _LOCK]
+        if not content:
+            return
+        if self.resume:
+            if self.path.exists():
+                earlier = read_json(self.path)
+                sessions = earlier.pop("sessions", [])
+                kept = ("command", "start", "state", "error", "duration_s", "peak_memory_mib")
+                self.record["sessions"] = [*sessions, {key: earlier[key] for key in kept if key in earlier}]
+        elif not self.overwrite:
+            raise InputError(
+                f"expected an empty or new folder; got {self.folder} with {len(content)} entries. "
+                "Choose another --out, or pass --overwrite to replace it."
+            )
+        elif self.path.exists():  # only what a run wrote is removed: --out may name any folder
+            for name in _OWNED:
+                entry = self.folder / name
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._log is not None:
+            self._log.close()
+        state = "done"
+        if error is not None:
+            state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            self.record["error"] = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        if isinstance(error, SystemExit) and error.code in (0, None):
+            state = "done"
+        self.record |= provenance()  # once more: the device is known only after torch was used
+        self.record |= {
+            "state": state,
+            "duration_s": round(time.monotonic() - self._began, 3),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+        try:
+            # A disk too full for the record must not hide the error that brought us here.
+            with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
+                write_json(self.path, self.record)
+        finally:
+            self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            (self.folder / _LOCK).unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+
+def _locked(folder: Path) -> IO[str]:
+    """An open file that holds the folder's lock until closed. The system drops it with the process, even by SIGKILL."""
+    path = folder / _LOCK
+    while True:
+        stream = path.open("a+", encoding="utf-8")
+        try:
+            import fcntl
+        except ImportError:  # Windows: no lock rather than no run
+            return stream
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.seek(0)
+            owner = stream.read().strip() or "unknown"
+            stream.close()
+            raise InputError(
+                f"expected a folder that no other process writes to; got {folder}, in use by process {owner}. "
+                "Wait for it or choose another --out."
+            ) from None
+        except OSError:  # a file system without locks
+            return stream
+        if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+            break
+        stream.close()  # its last owner removed the file between our opening and locking it
+    stream.truncate(0)
+    stream.write(f"{os.getpid()}\n")
+    stream.flush()
+    return stream
