@@ -330,6 +330,7 @@ def test_command_writes_a_model_that_loads(
         got = model.denoiser(x, t)
     assert (got - want).norm() <= 1e-5 * want.norm()
     told = model.metadata["source"]
+    assert (model.metadata["prediction"], model.metadata["voxel_size_mm"]) == ("rflow", [1.0, 1.0, 1.0])
     assert told["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert (told["scheme"], told["prediction"], told["norm_eps"]) == ("medforj-fork", "rflow", 1e-5)
     bundle = json.loads((out / "configs" / "metadata.json").read_text())

@@ -49,7 +49,6 @@ class Convert:
 
     def run(self) -> None:
         from radiata_core.checkpoint import save_model
-
         from radiata_core.files import sha256, write_json
         from radiata_core.nets.medforj import MEDFORJ
         from radiata_core.runs import Run
@@ -81,7 +80,13 @@ class Convert:
         with Run(
             self.out, "radiata-t1 convert", self, data={self.source.name: checksum}, overwrite=self.overwrite
         ):
-            metadata = {"source": told, "voxel_size_mm": self.spacing, "shape": self.shape, "axcodes": "LPS"}
+            metadata = {
+                "source": told,
+                "prediction": strategy.name,
+                "voxel_size_mm": self.spacing,
+                "shape": self.shape,
+                "axcodes": "LPS",
+            }
             metadata |= {"value_range": (-1.0, 1.0), "intended_use": INTENDED_USE}
             save_model(self.out / "model.safetensors", denoiser, metadata=metadata)
             bundle = self._bundle(denoiser.network.options, strategy.name, told)

@@ -34,9 +34,9 @@ from torch import Tensor
 from radiata_core.denoisers import MedForJInput, NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.nets.medforj import MEDFORJ, MedForJUNet
-from radiata_core.paths import DiscreteVPPath, LinearPath
 from radiata_core.paths import Path as NoisePath
 from radiata_core.predictions import Prediction
+from radiata_t1.model.predictions import PredictionType, path_and_prediction
 
 __all__ = [
     "STRATEGIES",
@@ -58,16 +58,14 @@ class Strategy:
     flip: bool = False
 
 
-_DISCRETE = DiscreteVPPath()
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
     {
-        "sample": Strategy("sample", Prediction.X0, _DISCRETE),
-        "epsilon": Strategy("epsilon", Prediction.EPSILON, _DISCRETE),
-        "velocity": Strategy("velocity", Prediction.V, _DISCRETE),
-        "flow": Strategy("flow", Prediction.FLOW, _DISCRETE),
-        "rflow": Strategy("rflow", Prediction.VELOCITY, LinearPath(), flip=True),
+        kind.value: Strategy(kind.value, prediction, path, flip=kind is PredictionType.RFLOW)
+        for kind, (path, prediction) in ((kind, path_and_prediction(kind)) for kind in PredictionType)
     }
 )
+"""By name. MedForJ's rflow points from noise to data, against our velocity: hence the flip."""
+
 _WORDS = {"noise": "epsilon", "clean": "sample"} | {name: name for name in STRATEGIES}
 
 _BRANCHES = (
