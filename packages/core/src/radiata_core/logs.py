@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from radiata_core.files import atomic_path, plain
 
@@ -73,7 +73,7 @@ class Log:
             self._stream.close()
             self._stream = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Log":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -149,7 +149,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *error: object) -> None:

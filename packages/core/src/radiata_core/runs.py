@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_folder, atomic_path, plain, read_json, sha256, write_json
@@ -102,7 +102,7 @@ class Run:
         self.record |= plain(figures)
         write_json(self.path, self.record)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Run":
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(
                 f"expected a folder to write to; got the file {self.folder}. Choose another --out."

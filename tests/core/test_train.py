@@ -1,0 +1,269 @@
+"""Training: resumed to the bit, whole checkpoints, the same rows however the batch is cut."""
+
+import importlib.util
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from radiata_core.checkpoint import load_model
+from radiata_core.checkpoints import Checkpoints
+from radiata_core.errors import InputError
+from radiata_core.logs import read_log
+from radiata_core.orders import BalancedOrder, ShuffledOrder, rows_of_process
+from radiata_core.runs import sha256
+from radiata_core.seeds import generators_of
+from radiata_core.train import hide, learning_rate, train
+
+SCRIPT = Path(__file__).with_name("tiny_training.py")
+_spec = importlib.util.spec_from_file_location("tiny_training", SCRIPT)
+tiny = importlib.util.module_from_spec(_spec)
+sys.modules["tiny_training"] = tiny
+_spec.loader.exec_module(tiny)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.distributed:UserWarning")
+
+
+def started(folder: Path, *more: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), "train", "--folder", str(folder), *more],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def until(condition, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    tiny.train(
+        tiny.tiny_denoiser(), tiny.objective, tiny.Points(), folder, tiny.options(), validation=tiny.Points()
+    )
+    return folder
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    names = ("model.safetensors", "model-ema-0.1.safetensors")
+    states = (Path("checkpoints") / "step-00000060" / "state.safetensors",)
+    return all(sha256(a / name) == sha256(b / name) for name in (*names, *states))
+
+
+def test_killed_and_resumed_ends_in_the_same_bits(undisturbed, tmp_path):
+    """SIGKILL at an arbitrary moment; weights, both averages and the optimiser's moments agree to the bit."""
+    process = started(tmp_path, "--pause", "0.004")
+    until(lambda: (tmp_path / "checkpoints" / "step-00000010").exists())
+    time.sleep(random.SystemRandom().uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "model.safetensors").exists()
+    again = started(tmp_path, "--resume")
+    assert again.wait(60) == 0, again.communicate()[1]
+    again.communicate()
+    assert same_weights(undisturbed, tmp_path)
+    losses = {r["step"]: r["loss"] for r in read_log(tmp_path / "log.jsonl") if "loss" in r}
+    whole = {r["step"]: r["loss"] for r in read_log(undisturbed / "log.jsonl") if "loss" in r}
+    assert losses.keys() == whole.keys()
+    assert losses[60] == whole[60]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_exits_130(tmp_path, number):
+    process = started(tmp_path, "--pause", "0.01", "--steps", "100000")
+    until(lambda: (tmp_path / "checkpoints" / "step-00000005").exists())
+    process.send_signal(number)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    step = Checkpoints(tmp_path / "checkpoints", 2).newest()["step"]
+    assert f"step {step} is saved" in errors
+    assert "Traceback" not in errors
+
+
+def test_stopped_by_time_and_resumed_is_the_same(undisturbed, tmp_path):
+    stopped = train(
+        tiny.tiny_denoiser(), tiny.objective, tiny.Points(), tmp_path, tiny.options(max_minutes=0.0)
+    )
+    assert not stopped.finished
+    assert stopped.step == 1
+    assert (tmp_path / "model.safetensors").exists()
+    finished = train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), tmp_path, tiny.options(resume=True))
+    assert finished.finished
+    assert same_weights(undisturbed, tmp_path)
+
+
+def test_workers_read_the_same_rows(undisturbed, tmp_path):
+    train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), tmp_path, tiny.options(workers=1))
+    assert same_weights(undisturbed, tmp_path)
+
+
+def test_two_pieces_of_four_are_one_batch_of_eight(tmp_path):
+    """Without dropout, whose masks are drawn piece by piece."""
+    ends = []
+    for pieces in (1, 2):
+        denoiser = tiny.tiny_denoiser()
+        denoiser.layers[2].p = 0.0
+        train(
+            denoiser,
+            tiny.objective,
+            tiny.Points(),
+            tmp_path / str(pieces),
+            tiny.options(accumulate=pieces, steps=20),
+        )
+        ends.append(torch.cat([p.detach().flatten() for p in denoiser.parameters()]))
+    torch.testing.assert_close(*ends, rtol=1e-4, atol=1e-5)
+
+
+def test_a_corrupt_newest_checkpoint_is_skipped(undisturbed, tmp_path, capsys):
+    train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), tmp_path, tiny.options(steps=30))
+    newest = tmp_path / "checkpoints" / "step-00000030" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), tmp_path, tiny.options(resume=True))
+    assert "skipped the checkpoint step-00000030" in capsys.readouterr().err
+    assert same_weights(undisturbed, tmp_path)
+
+
+def test_the_last_checkpoints_are_kept(undisturbed):
+    names = [path.name for path in Checkpoints(undisturbed / "checkpoints", 2).folders()]
+    assert names == ["step-00000055", "step-00000060"]
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    import radiata_core.training_state as training_state
+
+    write = training_state.write_tensors
+
+    def full(path, tensors):
+        if "00000010" in str(path):
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+        write(path, tensors)
+
+    monkeypatch.setattr(training_state, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), tmp_path, tiny.options())
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+    assert Checkpoints(tmp_path / "checkpoints", 2).newest()["step"] == 5
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(tmp_path):
+    points = tiny.Points()
+    points.images[ShuffledOrder(37, 0)(8 * 12)] = math.nan  # first met in the thirteenth step
+
+    # The second epoch meets it again; in the first 12 steps (96 rows) the order may too.
+    first = next(
+        row // 8 + 1 for row in range(999) if torch.isnan(points[ShuffledOrder(37, 0)(row)]["image"]).any()
+    )
+    with pytest.raises(InputError, match=f"at step {first}[.]"):
+        train(
+            tiny.tiny_denoiser(), tiny.objective, points, tmp_path, tiny.options(checkpoint_every=1, ema=())
+        )
+    newest = Checkpoints(tmp_path / "checkpoints", 2).newest() if first > 1 else None
+    assert newest is None or newest["step"] == first - 1
+
+
+def test_refuses_to_mix_two_runs(undisturbed):
+    with pytest.raises(InputError, match="Pass --resume"):
+        train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), undisturbed, tiny.options())
+    with pytest.raises(InputError, match="same seed"):
+        train(
+            tiny.tiny_denoiser(),
+            tiny.objective,
+            tiny.Points(),
+            undisturbed,
+            tiny.options(seed=1, resume=True),
+        )
+
+
+def test_the_exported_model_is_the_first_average(undisturbed):
+    state = Checkpoints(undisturbed / "checkpoints", 2).newest()
+    loaded = load_model(undisturbed)
+    assert loaded.metadata == {"step": 60, "ema": 0.05}
+    for name, value in state["ema"]["averages"]["0.05"].items():
+        assert torch.equal(loaded.denoiser.state_dict()[name], value)
+
+
+def test_training_learns(undisturbed):
+    losses = [r["validation_loss"] for r in read_log(undisturbed / "log.jsonl") if "validation_loss" in r]
+    assert len(losses) == 3
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_validation_is_binned_and_curves_are_drawn(tmp_path):
+    from radiata_core.paths import LinearPath
+
+    class WithPath:
+        path = LinearPath()
+        __call__ = staticmethod(tiny.objective)
+
+    train(
+        tiny.tiny_denoiser(),
+        WithPath(),
+        tiny.Points(),
+        tmp_path,
+        tiny.options(steps=20, tensorboard=True),
+        validation=tiny.Points(),
+    )
+    record = next(r for r in read_log(tmp_path / "log.jsonl") if "validation_loss" in r)
+    bins = [value for name, value in record.items() if "log_snr" in name]
+    assert len(bins) >= 4
+    assert min(bins) <= record["validation_loss"] <= max(bins)
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_processes_share_the_batch_and_no_noise():
+    """Two processes of two pieces: every position once, so no two rows of a step draw from one generator."""
+    parts = [rows_of_process(8, 2, 2, rank) for rank in (0, 1)]
+    assert sorted(p for part in parts for piece in part for p in piece) == list(range(8))
+    assert [len(piece) for part in parts for piece in part] == [2, 2, 2, 2]
+    draws = [torch.randn(3, generator=g) for part in parts for piece in part for g in generators_of(piece, 1)]
+    assert len({tuple(draw.tolist()) for draw in draws}) == 8
+    with pytest.raises(InputError, match="multiple of 6"):
+        rows_of_process(8, 2, 3, 0)
+
+
+def test_every_epoch_reads_every_item_once_in_another_order():
+    order = ShuffledOrder(11, seed=4)
+    epochs = [[order(11 * epoch + place) for place in range(11)] for epoch in range(3)]
+    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_balanced_epochs_read_every_person_once():
+    groups = ["a"] * 8 + ["b"] + ["c"] * 2
+    order = BalancedOrder(groups, seed=1)
+    for epoch in range(20):
+        assert sorted(groups[order(3 * epoch + place)] for place in range(3)) == ["a", "b", "c"]
+    assert {order(row) for row in range(300)} == set(range(11))
+
+
+def test_hidden_conditions_have_the_asked_frequency():
+    """4000 rows: five standard deviations, wrong once in 10^6."""
+    options = tiny.options(condition_dropout=0.2, covariate_dropout=0.1)
+    given = {"covariates": torch.zeros(4000, 2)}
+    gone = hide(given, generators_of(range(4000), 2), options)["covariates"].isnan().double()
+    both, single = gone.prod(1).mean(), gone[:, 0].mean()
+    assert abs(both - (0.2 + 0.8 * 0.01)) < 5 * math.sqrt(0.208 * 0.792 / 4000)
+    assert abs(single - (0.2 + 0.8 * 0.1)) < 5 * math.sqrt(0.28 * 0.72 / 4000)
+    assert not given["covariates"].isnan().any()
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    options = tiny.options(steps=100, warmup=10, learning_rate=1.0, cosine=True)
+    rates = [learning_rate(step, options) for step in range(101)]
+    assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
+    assert rates[55] == pytest.approx(0.5)
+    assert rates[100] == pytest.approx(0.0)
