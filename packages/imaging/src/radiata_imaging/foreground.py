@@ -1,20 +1,17 @@
 """Where the head is, from the intensities alone.
 
-Air and head differ by brightness once noise is averaged away, so everything happens on a 4 mm copy (64 voxels
-of 1 mm
-averaged: the noise floor of a magnitude image becomes a constant there). Otsu's threshold parts the
-histogram, the head is
-everything above
+Air and head differ by brightness once noise is averaged away, so everything happens on a 4 mm copy (64 voxels of
+1 mm averaged: the noise floor of a magnitude image becomes a constant there). Otsu's threshold parts the histogram,
+the head is everything above
 
     τ = m_air + ⅓ (m_head − m_air),
 
-with the class means m; a constant noise floor shifts τ along with it. Opening cuts threads of ghosting, the
-largest component is the head, holes (sinuses, dark skull) are filled.
+with the class means m; a constant noise floor shifts τ along with it. Gaps are closed and holes filled (sinuses, dark
+skull), opening cuts threads of ghosting, and the largest component is the head.
 
-The centre of the crop must not depend on how much neck was scanned. So it hangs from the top of the head: 78
-mm below the vertex (half an adult brain's height plus scalp and skull; for an image shorter than a head, the
-middle of what is there), and in the middle of the head's extent in the slab between vertex and that level,
-where neither nose nor chin is.
+The centre of the crop must not depend on how much neck was scanned. So it hangs from the top of the head: 78 mm below
+the vertex (half an adult brain's height plus scalp and skull; for an object shorter than a head, its middle), and in
+the middle of the head's extent in the slab between vertex and that level, where neither nose nor chin is.
 
 References:
     Otsu (1979), A threshold selection method from gray-level histograms, IEEE TSMC 9, eqs. 12–15.
@@ -86,12 +83,15 @@ def find_head(volume: Volume, depth: float = 78.0) -> Head:
         values = coarse.array
     _, air, tissue = otsu(values)
     mask = values > air + (tissue - air) / 3
-    opened = ndimage.binary_opening(mask, iterations=1)
-    labels, count = ndimage.label(opened if opened.any() else mask)
+    closed = ndimage.binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2, 2:-2]
+    filled = _filled(closed)  # before opening, which would take a thin scalp off its dark skull
+    opened = ndimage.binary_opening(filled, iterations=1)
+    labels, count = ndimage.label(opened if opened.any() else filled)
     if count > 1:
         labels = labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
-    mask = ndimage.binary_dilation(labels > 0, iterations=1) & mask | (labels > 0)
-    mask = _filled(ndimage.binary_closing(np.pad(mask, 2), iterations=2)[2:-2, 2:-2, 2:-2])
+    mask = ndimage.binary_dilation(
+        labels > 0, iterations=1, mask=filled
+    )  # what opening shaved off the head itself
     return Head(mask, coarse.affine, _centre(mask, coarse.affine, depth), float(mask.mean()))
 
 
@@ -109,7 +109,9 @@ def _centre(mask: np.ndarray, affine: np.ndarray, depth: float) -> np.ndarray:
     levels = np.flatnonzero(area >= min(needed, area.max()))
     top, bottom = int(levels.max()), int(levels.min())
     height = (top - bottom + 1) * _COARSE
-    below = min(depth, height / 2)
+    below = (
+        depth if bottom == 0 else min(depth, height / 2)
+    )  # at the lower edge of the image the head goes on
     level = top + 0.5 - below / _COARSE
     slab = mask[:, :, max(0, int(np.floor(level))) : top + 1]
     middle = [_middle(slab.any(axis=(1, 2))), _middle(slab.any(axis=(0, 2))), level]

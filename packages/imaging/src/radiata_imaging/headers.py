@@ -103,16 +103,16 @@ def header_table(rows: Sequence[tuple[str, str, HeaderFacts | str]]) -> str:
     Args:
         rows: Subject, split, and facts or a message.
     """
-    lines = [
-        f"{'subject':<18} {'split':<11} {'shape':<13} {'spacing mm':<16} {'axes':<5} {'type':<8} warnings"
-    ]
+    header = ("subject", "split", "shape", "spacing mm", "axes", "type", "warnings")
+    cells = [header]
     for subject, split, facts in rows:
         if isinstance(facts, str):
-            lines.append(f"{subject:<18} {split:<11} {facts}")
+            cells.append((subject, split, "–", "–", "–", "–", facts))
             continue
-        spacing = times(np.round(facts.spacing, 3))
-        warnings = "; ".join(facts.warnings) or "–"
-        lines.append(
-            f"{subject:<18} {split:<11} {times(facts.shape):<13} {spacing:<16} {facts.axcodes:<5} {facts.dtype:<8} {warnings}"
-        )
-    return "\n".join(lines)
+        spacing, warnings = times(np.round(facts.spacing, 3)), "; ".join(facts.warnings) or "–"
+        cells.append((subject, split, times(facts.shape), spacing, facts.axcodes, facts.dtype, warnings))
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]])
+        for row in cells
+    )

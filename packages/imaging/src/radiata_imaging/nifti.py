@@ -155,7 +155,12 @@ def open_image(path: Path) -> Any:
             ".nii) or not an image at all."
         )
     try:
-        image: Any = nib.load(path)
+        if path.name.lower().endswith(
+            ".mgh"
+        ):  # nibabel leaves the uncompressed file open; bytes have nothing to close
+            image: Any = nib.MGHImage.from_bytes(path.read_bytes())
+        else:
+            image = nib.load(path)
         shape = tuple(int(n) for n in image.shape)
         itemsize = image.header.get_data_dtype().itemsize
     except Exception as error:  # nibabel raises many kinds on broken headers; the user needs one line
@@ -195,7 +200,7 @@ def image_affine(image: Any, path: Path, assume_axcodes: str | None = None) -> n
     if isinstance(image, nib.Nifti1Pair):
         known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
     else:
-        known = int(header["goodRASFlag"]) > 0
+        known = _mgh_orientation(path)
     if not known:
         if assume_axcodes is None:
             raise InputError(
@@ -209,6 +214,12 @@ def image_affine(image: Any, path: Path, assume_axcodes: str | None = None) -> n
     if isinstance(image, nib.Nifti1Pair):
         affine = np.diag([_millimetres(header)] * 3 + [1.0]) @ affine
     return check_affine(affine, str(path))
+
+
+def _mgh_orientation(path: Path) -> bool:
+    """goodRASFlag, big-endian int16 at byte 28; nibabel fills in a default and sets it, so it is read from the file."""
+    with gzip.open(path) if path.name.lower().endswith("gz") else path.open("rb") as file:
+        return int.from_bytes(file.read(30)[28:], "big", signed=True) > 0
 
 
 def _millimetres(header: Any) -> float:

@@ -60,7 +60,7 @@ class Item:
     """One head on its way into a store.
 
     Attributes:
-        array: float32 (x, y, z) in [−1, 1].
+        array: float32 (x, y, z) in [−1, 1]; None where only the identity is asked about (`StoreWriter.has`).
         subject: The person. Items of one subject are in one split.
         split: `train`, `validation` or `test`.
         session: Visit, empty where there is one.
@@ -72,15 +72,15 @@ class Item:
         record: `Record.to_dict()` of the preparation.
     """
 
-    array: np.ndarray
+    array: np.ndarray | None
     subject: str
     split: str = "train"
     session: str = ""
     source: str = ""
     sha256: str = ""
     affine: np.ndarray | None = None
-    covariates: Mapping[str, float | None] = field(default_factory=dict)
-    volumes: Mapping[str, float | None] = field(default_factory=dict)
+    covariates: Mapping[str, Any] = field(default_factory=dict)
+    volumes: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -335,7 +335,7 @@ def _create_images(
     )
 
 
-def _row(values: Mapping[str, float | None], names: Sequence[str]) -> np.ndarray:
+def _row(values: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     chosen = [values.get(name) for name in names]
     return np.array([np.nan if value is None else float(value) for value in chosen], dtype=np.float32)
 

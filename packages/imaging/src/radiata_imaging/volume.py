@@ -153,7 +153,10 @@ def centred_affine(
         raise InputError(
             f"expected three anatomical axes such as LPS or RAS; got {axcodes!r}. Name each axis once."
         )
-    affine = nib.orientations.inv_ornt_aff(nib.orientations.axcodes2ornt(codes), (1, 1, 1))
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for index, (axis, sign) in enumerate(nib.orientations.axcodes2ornt(codes)):
+        affine[int(axis), index] = sign
     affine[:3, :3] *= np.broadcast_to(np.asarray(spacing, dtype=np.float64), (3,))
     affine[:3, 3] = -affine[:3, :3] @ ((np.asarray(shape, dtype=np.float64) - 1) / 2)
     return check_affine(affine) + 0.0  # + 0.0 turns −0 into 0
