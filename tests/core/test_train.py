@@ -81,7 +81,7 @@ def test_killed_and_resumed_ends_in_the_same_bits(undisturbed, tmp_path):
     assert losses[60] == whole[60]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_finishes_the_step_saves_and_exits_130(tmp_path, number):
     process = started(tmp_path, "--pause", "0.01", "--steps", "100000")
     until(lambda: (tmp_path / "checkpoints" / "step-00000005").exists())

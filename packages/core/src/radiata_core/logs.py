@@ -100,7 +100,7 @@ class Progress:
         unit: str = "step",
         start: int = 0,
         every: float = 30.0,
-        stream: TextIO | None = None,
+        stream: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.stream = sys.stderr if stream is None else stream

@@ -1,0 +1,80 @@
+"""The contract of every command line: exit codes, one line for errors, help without torch."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from radiata_core.commands import main
+
+SCRIPT = Path(__file__).with_name("fake_app.py")
+_spec = importlib.util.spec_from_file_location("fake_app", SCRIPT)
+fake = importlib.util.module_from_spec(_spec)
+sys.modules["fake_app"] = fake
+_spec.loader.exec_module(fake)
+
+
+def call(*arguments: str) -> int:
+    return main("radiata-fake", "Fake things.", {"sample": fake.Sample, "report": fake.Report}, arguments)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"]])
+def test_help_is_light(arguments):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "Draw things." in done.stdout
+    assert done.stderr.strip() == "light"
+
+
+def test_a_verb_runs(capsys):
+    assert call("sample", "--out", "x", "--seeds", "3", "4") == 0
+    assert capsys.readouterr().out.startswith("3 4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [
+        (["sampel", "--out", "x"], "'sample'"),
+        (["sample", "--out", "x", "--sedes", "3"], "--seeds"),
+        (["sample", "--out", "x", "--seeds", "three"], "--seeds"),
+        (["sample"], "--out"),
+    ],
+)
+def test_misuse_exits_2_and_suggests(capsys, arguments, suggestion):
+    assert call(*arguments) == 2
+    assert suggestion in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fail", "code", "line"),
+    [
+        ("input", 1, "radiata-fake sample: error: expected a head; got a foot. Use a head."),
+        ("disk", 1, "no space left"),
+        ("missing", 1, "lost.nii: no such file"),
+        ("memory", 1, "ran out of memory"),
+        ("interrupt", 130, "interrupted"),
+    ],
+)
+def test_failures_are_one_line(capsys, fail, code, line):
+    assert call("sample", "--out", "x", "--fail", fail) == code
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1
+    assert line in errors[0]
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    assert call("sample", "--out", "x", "--fail", "bug") == 1
+    errors = capsys.readouterr().err
+    assert "Traceback" in errors
+    assert "please report" in errors.splitlines()[-1]
+
+
+def test_version_and_nothing(capsys):
+    assert call("--version") == 0
+    assert "radiata-core 0" in capsys.readouterr().out
+    assert call() == 2
+    assert "usage: radiata-fake" in capsys.readouterr().err

@@ -1,0 +1,139 @@
+"""Folders of runs: whole files, one writer, a record of how it ended."""
+
+import io
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from radiata_core.errors import InputError
+from radiata_core.files import plain
+from radiata_core.runs import (
+    Log,
+    Progress,
+    Run,
+    atomic_folder,
+    atomic_path,
+    read_json,
+    read_log,
+    sha256,
+    write_json,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    out: Path = Path("here")
+    seeds: tuple[int, ...] = (1, 2)
+
+
+def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path):
+    target = tmp_path / "sub-01.v2.nii.gz"
+    target.write_text("old")
+    with pytest.raises(OSError, match="full"), atomic_path(target) as part:
+        assert part.name.endswith(".nii.gz")
+        part.write_text("half")
+        raise OSError("full")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+    with atomic_path(target) as part:
+        part.write_text("new")
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_is_whole_or_absent(tmp_path):
+    with pytest.raises(OSError, match="full"), atomic_folder(tmp_path / "a") as part:
+        (part / "x").write_text("half")
+        raise OSError("full")
+    assert not list(tmp_path.iterdir())
+
+
+def test_json(tmp_path):
+    write_json(tmp_path / "a.json", {"a": Options(), "b": float("nan"), "c": 0.1})
+    assert read_json(tmp_path / "a.json") == {"a": {"out": "here", "seeds": [1, 2]}, "b": None, "c": 0.1}
+    (tmp_path / "b.json").write_text('{"a": ')
+    for name in ("b.json", "none.json"):
+        with pytest.raises(InputError, match=name):
+            read_json(tmp_path / name)
+    assert plain({3, 1}) == [1, 3]
+
+
+def test_sha256_of_abc(tmp_path):
+    """FIPS 180-2, appendix B.1."""
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_run_records_its_end(tmp_path):
+    with Run(tmp_path / "a", "radiata-t1 sample", Options(), seed=3) as run:
+        assert read_json(run.path)["state"] == "running"
+        run.log.write(step=1)
+    record = read_json(tmp_path / "a" / "run.json")
+    assert record["state"] == "done"
+    assert record["options"]["seeds"] == [1, 2]
+    assert record["duration_s"] >= 0
+    assert record["peak_memory_mib"]["process"] > 1
+    assert "torch" in record["versions"]
+    for error, state in ((KeyboardInterrupt(), "interrupted"), (ValueError("no\nway"), "failed")):
+        with pytest.raises(type(error)), Run(tmp_path / "a", "x", {}, overwrite=True):
+            raise error
+        assert read_json(tmp_path / "a" / "run.json")["state"] == state
+    assert not (tmp_path / "a" / "log.jsonl").exists()
+    with Run(tmp_path / "a", "x", {}, resume=True):
+        pass
+    assert read_json(tmp_path / "a" / "run.json")["sessions"][0]["state"] == "failed"
+    assert not (tmp_path / "a" / ".lock").exists()
+
+
+def test_a_folder_with_content_is_refused_and_kept(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years")
+    with pytest.raises(InputError, match="--overwrite"), Run(tmp_path, "x", {}):
+        pass
+    with Run(tmp_path, "x", {}, overwrite=True):
+        pass
+    assert (tmp_path / "thesis.txt").read_text() == "years"
+    with pytest.raises(InputError, match="got the file"), Run(tmp_path / "thesis.txt", "x", {}):
+        pass
+
+
+def test_two_processes_cannot_share_a_folder(tmp_path):
+    code = (
+        "import sys; from radiata_core.runs import Run\n"
+        "with Run(sys.argv[1], 'x', {}): print('in', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    other.stdout.readline()
+    with pytest.raises(InputError, match=f"process {other.pid}"), Run(tmp_path, "x", {}, resume=True):
+        pass
+    other.kill()
+    other.communicate()
+    with Run(tmp_path, "x", {}, resume=True):
+        pass
+
+
+def test_a_cut_line_is_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [r["step"] for r in read_log(path)] == [1, 2]
+    with Log(path) as log:
+        log.write(step=3, loss=float("inf"))
+        log.keep(lambda record: record["step"] != 2)
+        log.write(step=4)
+    assert read_log(path) == [{"step": 1}, {"step": 3, "loss": None}, {"step": 4}]
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then():
+    now = [0.0]
+    stream = io.StringIO()
+    with Progress(10, "draw", stream=stream, clock=lambda: now[0]) as bar:
+        for _ in range(10):
+            now[0] += 12
+            bar.update(loss=0.5)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "draw: 3/10 step, loss 0.5, 0:36 gone, 1:24 to go"
+    assert len(lines) == 3
