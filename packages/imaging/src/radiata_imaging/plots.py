@@ -16,6 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from radiata_core.errors import InputError
 from radiata_core.runs import atomic_path, write_json
@@ -29,6 +30,7 @@ STAMP = "SYNTHETIC – not for clinical use"
 # Okabe and Ito (2008): told apart by colour-blind readers, and by lightness in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _AIR, _INK = "black", "white"
+_OUTLINE = [withStroke(linewidth=2, foreground="black")]
 
 
 class Convention(StrEnum):
@@ -56,10 +58,11 @@ def png(figure: Figure, dpi: int = 110) -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: NumberedFigure, path: Path, dpi: int = 150) -> None:
-    """Write `path` (.png) and the numbers it shows to the same name .json, and .csv where they are columns; atomically."""
+def save(figure: NumberedFigure, path: Path, dpi: int = 130) -> bytes:
+    """Write `path` (.png), the numbers it shows (.json, and .csv where they are columns), atomically; returns the PNG."""
+    picture = png(figure, dpi)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(png(figure, dpi))
+        temporary.write_bytes(picture)
     write_json(path.with_suffix(".json"), figure.numbers)
     columns = figure.numbers.get("columns")
     if columns:
@@ -67,6 +70,7 @@ def save(figure: NumberedFigure, path: Path, dpi: int = 150) -> None:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
+    return picture
 
 
 def mosaic(
@@ -99,23 +103,19 @@ def mosaic(
         "slices_mm": {"RAS"[a]: [turned.position(a, int(i)) for i in chosen[a]] for a in chosen},
         "spacing_mm": turned.spacing.tolist(), "oblique_degrees": turned.oblique,
     }  # fmt: skip
-    figure = NumberedFigure(numbers, figsize=(2.1 * columns + 0.9, 6.9), layout="constrained", facecolor=_AIR)
-    axes = figure.subplots(3, columns, squeeze=False)
+    figure, axes, scale = _slices(numbers, (2.1 * columns + 0.9, 6.9), columns)
     for row, axis in enumerate((2, 1, 0)):
         for column in range(columns):
-            axes[row, column].set_axis_off()
             if column < len(chosen[axis]):
                 drawn = draw_slice(
                     axes[row, column], turned, axis, int(chosen[axis][column]), convention, (low, high)
                 )
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.01, aspect=30)
-    bar.set_label(unit, color=_INK)
-    bar.ax.tick_params(colors=_INK)
-    side = "left" if convention is Convention.NEUROLOGICAL else "right"
+    figure.colorbar(drawn, cax=scale).set_label(unit, color=_INK)
+    scale.tick_params(colors=_INK)
     oblique = f"; grid {turned.oblique:.0f}° oblique, letters nearest" if turned.oblique > 1 else ""
     figure.suptitle("\n".join(filter(None, [
-        title, f"{convention.value} (patient's left is on the {side}); {_mm(turned.spacing)} mm voxels{oblique}",
-        STAMP if synthetic else ""])), color=_INK, fontsize=10)  # fmt: skip
+        title, f"{_said(convention)}; {_mm(turned.spacing)} mm voxels{oblique}",
+        STAMP if synthetic else ""])), color=_INK, fontsize=10, y=0.985)  # fmt: skip
     return figure
 
 
@@ -132,13 +132,20 @@ def draw_slice(
     aspect = volume.spacing[up] / volume.spacing[across]
     image = axes.imshow(plane, cmap="gray", origin="lower", aspect=aspect, vmin=limits[0], vmax=limits[1],
                         interpolation="nearest")  # fmt: skip
-    style: Any = {"color": "#ffd24d", "fontsize": 8, "fontweight": "bold", "transform": axes.transAxes}
+    style: Any = {
+        "color": "#ffd24d",
+        "fontsize": 8,
+        "fontweight": "bold",
+        "transform": axes.transAxes,
+        "path_effects": _OUTLINE,
+    }
     axes.text(0.01, 0.5, left, ha="left", va="center", gid="left", **style)
     axes.text(0.99, 0.5, right, ha="right", va="center", gid="right", **style)
     axes.text(0.5, 0.99, top, ha="center", va="top", gid="top", **style)
     axes.text(0.5, 0.01, bottom, ha="center", va="bottom", gid="bottom", **style)
-    axes.text(0.01, 0.01, f"{'xyz'[axis]} = {volume.position(axis, index):+.0f} mm", ha="left", va="bottom",
-              color="#9fd3ff", fontsize=6.5, transform=axes.transAxes)  # fmt: skip
+    millimetres = f"{'xyz'[axis]} = {round(volume.position(axis, index)) + 0:+d} mm"
+    axes.text(0.01, 0.01, millimetres, ha="left", va="bottom", color="#9fd3ff", fontsize=6.5,
+              transform=axes.transAxes, path_effects=_OUTLINE)  # fmt: skip
     return image
 
 
@@ -167,26 +174,40 @@ def grid(
         limits = min(p[0] for p in pairs), max(p[1] for p in pairs)
     numbers = {"figure": "grid", "labels": list(labels), "limits": list(limits), "unit": unit, "synthetic": synthetic,
                "convention": convention.value}  # fmt: skip
-    size = (1.7 * len(turned) + 0.9, 6.2)
-    figure = NumberedFigure(numbers, figsize=size, layout="constrained", facecolor=_AIR)
-    axes = figure.subplots(3, len(turned), squeeze=False)
+    figure, axes, scale = _slices(numbers, (1.7 * len(turned) + 0.9, 6.2), len(turned))
     for column, (volume, label) in enumerate(zip(turned, labels, strict=True)):
-        axes[0, column].set_title(label, color=_INK, fontsize=8)
+        axes[0, column].set_title(label, color=_INK, fontsize=8, pad=2)
         for row, axis in enumerate((2, 1, 0)):
-            axes[row, column].set_axis_off()
             middle = volume.array.shape[axis] // 2
             drawn = draw_slice(axes[row, column], volume, axis, middle, convention, limits)
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.01, aspect=30)
-    bar.set_label(unit, color=_INK)
-    bar.ax.tick_params(colors=_INK)
-    lines = [title, f"{convention.value}", STAMP if synthetic else ""]
-    figure.suptitle("\n".join(filter(None, lines)), color=_INK, fontsize=9)
+    figure.colorbar(drawn, cax=scale).set_label(unit, color=_INK)
+    scale.tick_params(colors=_INK)
+    lines = [title, _said(convention), STAMP if synthetic else ""]
+    figure.suptitle("\n".join(filter(None, lines)), color=_INK, fontsize=9, y=0.985)
     return figure
+
+
+def _slices(
+    numbers: dict[str, Any], size: tuple[float, float], columns: int
+) -> tuple[NumberedFigure, Any, Axes]:
+    """A dark figure of three rows, its axes without frames, and a place for the grey scale; all at fixed places."""
+    figure = NumberedFigure(numbers, figsize=size, facecolor=_AIR)
+    bar = 0.85 / size[0]  # inches for the scale and its label
+    room = {"left": 0.005, "right": 1 - bar, "bottom": 0.005, "top": 0.885, "wspace": 0.02, "hspace": 0.02}
+    axes = figure.subplots(3, columns, squeeze=False, gridspec_kw=room)
+    for one in axes.flat:
+        one.set_axis_off()
+    return figure, axes, figure.add_axes((1 - 0.92 * bar, 0.2, 0.12 * bar, 0.5))
 
 
 def _limits(array: np.ndarray) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(array, [0.5, 99.8]))
     return (low, high) if high > low else (low, low + 1.0)
+
+
+def _said(convention: Convention) -> str:
+    side = "left" if convention is Convention.NEUROLOGICAL else "right"
+    return f"{convention.value} (patient's left is on the {side})"
 
 
 def _mm(spacing: np.ndarray) -> str:
