@@ -28,8 +28,6 @@ tiny = importlib.util.module_from_spec(_spec)
 sys.modules["tiny_training"] = tiny
 _spec.loader.exec_module(tiny)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.distributed:UserWarning")
-
 
 def started(folder: Path, *more: str) -> subprocess.Popen:
     return subprocess.Popen(

@@ -75,7 +75,7 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
 def _run(name: str, verb: type, arguments: Sequence[str]) -> int:
     import tyro
 
-    # What a field's own `__post_init__` refuses is the input's fault, not a misuse of the command line.
+    # What an option's own `__post_init__` refuses while tyro builds it counts as misuse (2); `run()` fails with 1.
     try:
         with _terminated_like_interrupted():
             task: Any = tyro.cli(
