@@ -101,7 +101,7 @@ def test_real_heads_fill_the_field_of_view(shared_data: Path) -> None:
 
 
 @pytest.mark.needs_shared
-@pytest.mark.parametrize("number", [1, 7])
+@pytest.mark.parametrize("number", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_the_centre_is_near_the_middle_of_the_brain(shared_data: Path, number: int) -> None:
     """MedForJ crops around the brain's bounding box; ours, without a brain mask, is within 15 mm of it on known anatomy."""
     labels = read_volume(shared_data / "labels" / f"training_seg_{number:02d}.nii.gz")

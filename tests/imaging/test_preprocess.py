@@ -197,7 +197,7 @@ def test_a_gpu_gives_the_same_head() -> None:
 
 
 @pytest.mark.needs_shared
-@pytest.mark.parametrize("name", ["colin27_ch2", "chris_t1"])
+@pytest.mark.parametrize("name", ["colin27_ch2", pytest.param("chris_t1", marks=pytest.mark.slow)])
 def test_real_heads(shared_data: Path, name: str) -> None:
     """Brain and scalp fill the field of view, air stays −1, and 4 mm is the average of 1 mm."""
     volume = read_volume(shared_data / "t1" / f"{name}.nii.gz")

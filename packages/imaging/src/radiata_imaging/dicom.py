@@ -1,13 +1,15 @@
 """A folder of DICOM slices as one volume.
 
-The position of pixel (row r, column c) of a slice is, in the patient's LPS coordinates (DICOM PS3.3,
-C.7.6.2.1.1),
+The position of pixel (row r, column c) of a slice in the patient's LPS coordinates is
 
-    P = S + X Δc c + Y Δr r,        S = ImagePositionPatient, (X, Y) = ImageOrientationPatient, (Δr, Δc) =
-    PixelSpacing,
+    P = S + X Δc c + Y Δr r,
 
-and slices are ordered by the projection of S on X × Y, never by file name or instance number. One series, one
-uniform slice distance, one orientation: anything else is said in one line, with what to do.
+with S = ImagePositionPatient, (X, Y) = ImageOrientationPatient and (Δr, Δc) = PixelSpacing. Slices are ordered by the
+projection of S on X × Y, never by file name or instance number. One series, one uniform slice distance, one
+orientation: anything else is said in one line, with what to do.
+
+References:
+    DICOM PS3.3, section C.7.6.2.1.1, equation C.7.6.2.1-1.
 """
 
 import warnings

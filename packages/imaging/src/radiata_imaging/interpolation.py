@@ -1,29 +1,27 @@
 r"""Resampling along one axis at a time, as a small matrix.
 
-Grids whose axes are parallel differ along each axis by a start and a step (in source voxels): target voxel j
-lies at p_j = start + step·j. Interpolation is then three small matrices W, one an axis, and the resampled
-volume is
+Grids whose axes are parallel differ along each axis by a start and a step (in source voxels): target voxel j lies at
+p_j = start + step·j. Interpolation is then three small matrices W, one an axis, and the resampled volume is
 
     y[a, b, c] = Σ_ijk  W₀[a, i] W₁[b, j] W₂[c, k] x[i, j, k],
 
-which composes cropping, padding, smoothing and interpolation into three matrix products (on any device).
+which makes cropping, padding, smoothing and interpolation three matrix products (on any device).
 
 * Keys' cubic convolution (a = −½): reproduces quadratics, and samples themselves where p_j is an integer.
-* When the step is larger than one voxel, a Gaussian first removes what the coarser grid cannot show. A source
-  voxel averages over a box of width 1 and a target voxel over a box of width `step`; their variances differ
-  by
+* Where the step is larger than one voxel, a Gaussian first removes what the coarser grid cannot show. A source voxel
+  averages over a box of width 1, a target voxel over a box of width `step`; their variances differ by
 
       σ² = (step² − 1)/12        (in source voxels),
 
-  which is the Gaussian's. It vanishes at step = 1, and at integer steps acts like the average over the larger
-  voxel without the box's side lobes.
-* Rows outside the source's field of view (beyond half a voxel from its outermost centres) are zero: the
-  caller decides what lies there.
+  which is the Gaussian's. It vanishes at step 1, and at larger steps acts like the average over the larger voxel
+  without the box's side lobes.
+* Rows outside the source's field of view (beyond half a voxel from its outermost centres) are zero: the caller
+  decides what lies there.
 
 References:
     Keys (1981), Cubic convolution interpolation for digital image processing, IEEE TASSP 29, eqs. 4 and 15.
-    Cardoso et al. (2015), Scale factor point spread function matching, MICCAI (which matches the full width
-    at half maximum; here the second moment is matched, so that integer steps agree with voxel averages).
+    Cardoso et al. (2015), Scale factor point spread function matching, MICCAI (which matches the full width at half
+    maximum; here it is the second moment, so that integer steps agree with voxel averages).
 """
 
 from collections.abc import Sequence

@@ -1,18 +1,16 @@
 """Volumes in files: NIfTI, MGZ and DICOM folders in; NIfTI-1 with an honest header out.
 
-Reading applies the file's slope and intercept and gives float32. What cannot be read faithfully is refused in
-one line: a header without an orientation, intensities that float32 cannot hold, series where one volume is
-expected.
+Reading applies the file's slope and intercept and gives float32. What cannot be read faithfully is refused in one
+line: a header without an orientation, intensities that float32 cannot hold, a series where one volume is expected.
 
-Writing puts a network's value v on a **fixed** scale, the same for every file, so that volumes stay
-comparable:
+Writing puts a network's value v on a **fixed** scale, the same for every file, so that volumes stay comparable:
 
     intensity = 1000 (v − low)/(high − low),    stored = round(intensity / slope),
     slope = 1/32 (int16), 1/64 (uint16).
 
-The slopes are powers of two, so `stored · slope` is exact in float32: reading a file gives k/32 (or k/64) to
-the bit, and writing what was read gives the same bytes. The error against v is at most slope/2 = 1/64 (1/128)
-of 1000. float32 files hold the intensity itself, unquantised.
+The slopes are powers of two, so `stored · slope` is exact in float32: reading a file gives k/32 (or k/64) to the bit,
+and writing what was read gives the same bytes. The error is at most slope/2, 1/64 (or 1/128) on the scale of 1000.
+float32 files hold the intensity itself, unquantised.
 """
 
 import gzip

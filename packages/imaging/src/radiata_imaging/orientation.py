@@ -1,9 +1,8 @@
 """The same volume on other axes or another grid, each voxel's place in the world kept.
 
-`reorient` permutes and flips axes: intensities are untouched and the affine follows, A' = A T with T the
-signed permutation of indices. `resample` makes new intensities: where source and target axes are parallel by
-the separable operators of `interpolation`, otherwise (a turned grid) by the same anti-alias smoothing and
-scipy's cubic spline.
+`reorient` permutes and flips axes: intensities are untouched and the affine follows, A' = A T with T the signed
+permutation of indices. `resample` makes new intensities: where source and target axes are parallel by the separable
+operators of `interpolation`, otherwise (a turned grid) by the same anti-alias smoothing and scipy's cubic spline.
 """
 
 from collections.abc import Sequence

@@ -1,28 +1,23 @@
 r"""A head on the grid a network wants, and the way back.
 
-The preprocessing of MedForJ (Remedios et al., 2025), published as prose and never as one specification, is
-one frozen dataclass here:
+The preprocessing of MedForJ (Remedios et al., 2025), published as prose and never as one specification, is one frozen
+dataclass here:
 
-1. **axes**: indices grow towards L, P, S (what ITK's from-convention calls "RAI"); permutation and flips
-   only;
-2. **grid**: isotropic voxels (1 mm), parallel to the scanner's axes: cubic where voxels get smaller, averaged
-   where they get larger (`interpolation`), so that 4 mm on 48×56×48 is the same field of view seen by larger
-   voxels;
-3. **field of view**: 192×224×192 mm around the head (`foreground`), cropped and padded with background, −1;
-4. **intensity**: with q_lo, q_hi the 0.1 and 99.9 percentiles of the *input voxels inside that field of
-   view*,
+1. **axes**: indices grow towards L, P, S (what ITK's from-convention calls "RAI"); permutations and flips only;
+2. **grid**: isotropic voxels (1 mm), parallel to the scanner's axes: cubic where voxels get smaller, averaged where
+   they get larger (`interpolation`), so that 4 mm on 48×56×48 is the same field of view seen by larger voxels;
+3. **field of view**: 192×224×192 mm around the head (`foreground`), cropped, and padded with background, −1;
+4. **intensity**: with q_lo, q_hi the 0.1 and 99.9 percentiles of the *input voxels inside that field of view*,
 
        v = clip(2 (x − q_lo)/(q_hi − q_lo) − 1, −1, 1).
 
-   Input voxels, so that one scan has one scale at every resolution; inside the field of view, so that the
-   scale does not depend on how much air was scanned around it.
+   Input voxels, so that one scan has one scale at every resolution; inside the field of view, so that the scale does
+   not depend on how much air was scanned around it.
 
-Where source voxels have the wanted spacing (within 0.1 %) the grid snaps to them and nothing is interpolated.
-Axes coarser than the grid are interpolated too; no head mask enters the intensities; the noise of the
-background stays.
+Where source voxels have the wanted spacing (within 0.1 %) the grid snaps to them and nothing is interpolated. Axes
+coarser than the grid are interpolated too; no head mask enters the intensities; the noise of the background stays.
 
-`Prepared.record` is plain JSON and enough for `restore_to_input` to put any output on the grid and scale of
-the input.
+`Prepared.record` is plain JSON and enough for `restore_to_input` to put any output on the grid and scale of the input.
 """
 
 from collections.abc import Mapping

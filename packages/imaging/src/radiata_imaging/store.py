@@ -1,17 +1,17 @@
 """Prepared heads in one file: an HDF5 store that is complete or absent.
 
-    images      uint16 (N, x, y, z), one chunk a volume, lzf;    v = scale · stored + offset,  stored =
-    round((v + 1)/2 · 65535) subjects, sessions, sources, sha256, split, records          text (N,)
-    affines     float64 (N, 4, 4)                                 where each head lies in its input's world
-    covariates  float32 (N, K), NaN = not given                   volumes   float32 (N, R), ml, NaN = not
-    measured attributes  format, complete, shape, spec, affine, scale, offset, covariate_names, regions,
-    store_id
+    images      uint16 (N, x, y, z), one chunk a volume, lzf;  v = scale · stored + offset
+    affines     float64 (N, 4, 4), where each head lies in its input's world
+    covariates  float32 (N, K), NaN = not given
+    volumes     float32 (N, R) in ml, NaN = not measured
+    text (N,)   subjects, sessions, sources, sha256, split, records
+    attributes  format, complete, shape, spec, affine, scale, offset, covariate_names, regions, store_id
 
-The step is 2/65535, so the error of a stored value is at most 1/65535 of the range [−1, 1].
+stored = round((v + 1)/2 · 65535): the step is 2/65535, so a value in [−1, 1] is off by at most 1/65535.
 
-Writing is resumable and survives SIGKILL: every item is its own small file under `NAME.parts/`, put there by
-a rename. `finish` copies the compressed chunks as they are into one file and renames it to its name; only
-then the parts go. A store under its final name is therefore always whole.
+Writing is resumable and survives SIGKILL: every item is its own small file under `NAME.parts/`, put there by a rename.
+`finish` copies the compressed chunks as they are into one file and renames it to its name; only then the parts go. A
+store under its final name is therefore always whole.
 """
 
 import hashlib
