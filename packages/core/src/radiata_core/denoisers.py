@@ -94,6 +94,11 @@ class MedForJInput:
         return x, path.model_time(t) if isinstance(path, DiscreteVPPath) else 1000.0 * t
 
 
+def _fine(level: Tensor, x: Tensor) -> Tensor:
+    """The noise level beside x in float32 or finer: bf16 would merge neighbouring steps of 0 .. 999."""
+    return level.to(x.device, torch.promote_types(x.dtype, torch.float32))
+
+
 @buildable("network-denoiser")
 class NetworkDenoiser(nn.Module):
     """A network of any prediction type as E[x_0 | x_t].
@@ -135,10 +140,10 @@ class NetworkDenoiser(nn.Module):
         """The prediction in units of `self.prediction`, with the anchor's part added."""
         scaled, level = self.scaling(x, t, self.path)
         if self.anchor is None:
-            return self.scaling.sign * self.network(scaled, level.to(x), **conditions)
+            return self.scaling.sign * self.network(scaled, _fine(level, x), **conditions)
         c = self.path.coefficients(t)
         linear = self.anchor(x, c.alpha, c.sigma)
-        correction = self.network(torch.cat([scaled, linear], 1), level.to(x), **conditions)
+        correction = self.network(torch.cat([scaled, linear], 1), _fine(level, x), **conditions)
         return (
             convert(linear, x, t, self.path, Prediction.X0, self.prediction) + self.scaling.sign * correction
         )
@@ -188,7 +193,7 @@ class EDMDenoiser(nn.Module):
         skip, out, scale = self.sigma_data**2 / total, kappa * self.sigma_data * total.rsqrt(), total.rsqrt()
         clean = x / expand(c.alpha, x).to(x)
         level = kappa.clamp_min(1e-12).log() / 4.0
-        raw = self.network(clean * expand(scale, x).to(x), level.to(x), **conditions)
+        raw = self.network(clean * expand(scale, x).to(x), _fine(level, x), **conditions)
         return expand(skip, x).to(x) * clean + expand(out, x).to(x) * raw
 
     def forward(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:

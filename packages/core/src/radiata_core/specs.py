@@ -10,6 +10,7 @@ arguments they were made with. Nested registered objects are described recursive
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any
@@ -18,6 +19,14 @@ from radiata_core.errors import InputError
 
 __all__ = ["buildable", "describe", "rebuild"]
 
+_PROVIDERS = (
+    "radiata_core.anchors",
+    "radiata_core.denoisers",
+    "radiata_core.nets.medforj",
+    "radiata_core.nets.unet",
+    "radiata_core.paths",
+    "radiata_core.times",
+)
 _KINDS: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
 
@@ -51,7 +60,9 @@ def describe(thing: Any) -> Any:
         return [describe(value) for value in thing]
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    raise TypeError(f"cannot describe {type(thing).__name__}: register it with @buildable or give a plain value")
+    raise TypeError(
+        f"cannot describe {type(thing).__name__}: register it with @buildable or give a plain value"
+    )
 
 
 def rebuild(spec: Any) -> Any:
@@ -66,8 +77,14 @@ def rebuild(spec: Any) -> Any:
             return arguments
         kind = spec["kind"]
         if kind not in _KINDS:
+            # A file may be the first to name a class: the core's own modules register theirs on import.
+            for module in _PROVIDERS:
+                importlib.import_module(module)
+        if kind not in _KINDS:
             known = ", ".join(sorted(_KINDS))
-            raise InputError(f"expected one of the kinds {known}; got {kind!r}. Update radiata or use another file.")
+            raise InputError(
+                f"expected one of the kinds {known}; got {kind!r}. Update radiata or use another file."
+            )
         try:
             return _KINDS[kind](**arguments)
         except TypeError as error:
