@@ -1,6 +1,8 @@
 """What stands on the page of each kind of run: training curves, sampled heads, an evaluation."""
 
+import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,17 +204,20 @@ def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
+_BIN = re.compile(r"validation_loss_log_snr_(-?[\d.e+]+|-inf)_(-?[\d.e+]+|inf)$")
+
+
 def _bins(record: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
-    """Edges and errors of a validation record, whichever way it is nested."""
-    inner = record.get("validation") if isinstance(record.get("validation"), dict) else record
-    edges = inner.get("log_snr_edges") if isinstance(inner, dict) else None
-    values = inner.get("loss_by_log_snr") if isinstance(inner, dict) else None
-    if not edges or not values or len(edges) != len(values) + 1:
+    """Edges and errors of a validation record; open bins at the ends are drawn one unit wide, empty ones left out."""
+    found = [(match, value) for key, value in record.items() if (match := _BIN.match(key)) and _number(value)]
+    if not found:
         return None
-    pairs = [(a, b, v) for a, b, v in zip(edges, edges[1:], values, strict=False)]
-    if not all(_number(x) for pair in pairs for x in pair):
-        return None
-    return list(edges), list(values)
+    bins = {(float(match[1]), float(match[2])): float(value) for match, value in found}
+    finite = [edge for pair in bins for edge in pair if np.isfinite(edge)] or [0.0]
+    low, high = min(finite) - 1.0, max(finite) + 1.0
+    closed = {(max(a, low), min(b, high)): value for (a, b), value in bins.items()}
+    edges = sorted({edge for pair in closed for edge in pair})
+    return edges, [closed.get(pair, float("nan")) for pair in pairwise(edges)]
 
 
 def sample_sections(folder: Path) -> list[Section]:

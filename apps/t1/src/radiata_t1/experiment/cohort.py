@@ -1,0 +1,156 @@
+"""`radiata-t1 cohort LABELS --out STORE`: T1-like heads with exact ground truth, drawn from label maps."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from radiata_core.errors import InputError
+
+__all__ = ["Cohort"]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Draw synthetic T1-like heads from whole-head label maps, split by person.
+
+    Every head is synthetic: a label map is warped, given T1-like intensities, partial volume, a bias field and Rician
+    noise. Covariates and regional volumes are recorded. Warped copies of a person are not new people.
+
+    Example: radiata-t1 cohort labels/ --out cohort.h5 --train 180 --heldout 60 --validation 07 14 --test 06 13
+    """
+
+    labels: Annotated[Path, tyro.conf.Positional]
+    """Folder of label maps (.nii, .nii.gz, .mgz) with FreeSurfer / SynthSeg codes, one file a person."""
+    out: Path
+    """The store to write, .h5."""
+    train: int = 180
+    """Heads drawn of each training person."""
+    heldout: int = 60
+    """Heads drawn of each validation and each test person."""
+    validation: tuple[str, ...] = field(default=())
+    """People of the validation split: the digits or name at the end of the file name."""
+    test: tuple[str, ...] = field(default=())
+    """People of the test split."""
+    spacing: float = 4.0
+    """Voxel edge, mm; the field of view stays 192 x 224 x 192 mm."""
+    seed: int = 2026
+    """Seed of the cohort; head k of person i depends on (seed, i, k) only."""
+    overwrite: bool = False
+    """Replace an existing store."""
+    dry_run: bool = False
+    """Say what would be drawn and stop."""
+
+    def run(self) -> None:
+        people = self._people()
+        counts = [
+            (path, name, split, self.train if split == "train" else self.heldout)
+            for path, name, split in people
+        ]
+        total = sum(count for *_, count in counts)
+        if self.out.exists() and not self.overwrite:
+            raise InputError(
+                f"expected a new file; got {self.out}, which exists. Choose another --out or pass --overwrite."
+            )
+        if self.dry_run:
+            for path, name, split, count in counts:
+                print(f"{name}\t{split}\t{count} heads\t{path.name}")
+            print(f"would draw {total} heads of {len(people)} people at {self.spacing:g} mm into {self.out}")
+            return
+        self._draw(counts, total)
+        print(self.out)
+
+    def _people(self) -> list[tuple[Path, str, str]]:
+        from radiata_imaging.nifti import is_volume_path
+
+        if not self.labels.is_dir():
+            raise InputError(f"expected a folder of label maps; got {self.labels}. Check the path.")
+        files = sorted(path for path in self.labels.iterdir() if is_volume_path(path))
+        if not files:
+            raise InputError(f"expected label maps (.nii, .nii.gz, .mgz) in {self.labels}; got none.")
+        names = [path.name.split(".")[0].split("_")[-1] for path in files]
+        if len(set(names)) < len(names):
+            names = [path.name.split(".")[0] for path in files]
+        for wanted in (*self.validation, *self.test):
+            if wanted not in names:
+                raise InputError(f"expected people out of {', '.join(names)}; got {wanted!r}.")
+        both = set(self.validation) & set(self.test)
+        if both:
+            raise InputError(f"expected each person in one split; got {sorted(both)} in validation and test.")
+        split = dict.fromkeys(self.validation, "validation") | dict.fromkeys(self.test, "test")
+        return [(path, name, split.get(name, "train")) for path, name in zip(files, names, strict=True)]
+
+    def _draw(self, people: list[tuple[Path, str, str, int]], total: int) -> None:
+        import numpy as np
+
+        from radiata_core.runs import Progress, provenance, sha256, write_json
+        from radiata_imaging.cohort import COVARIATES, REGIONS, Anatomy, CohortSpec, render_head
+        from radiata_imaging.interpolation import Interpolation
+        from radiata_imaging.nifti import read_volume
+        from radiata_imaging.orientation import reorient, resample
+        from radiata_imaging.preprocess import PreprocessSpec
+        from radiata_imaging.store import Item, StoreWriter, discard_parts
+
+        shape = tuple(round(n / self.spacing) for n in (192, 224, 192))
+        spec = CohortSpec(spacing=self.spacing, shape=shape)  # type: ignore[arg-type]
+        target = PreprocessSpec(spacing=self.spacing, shape=shape)  # type: ignore[arg-type]
+        if self.overwrite:
+            discard_parts(self.out)
+        writer = StoreWriter(self.out, shape, target, COVARIATES, regions=tuple(REGIONS))
+        done = 0
+        with Progress(total, "draw", unit="head") as bar:
+            for number, (path, name, split, count) in enumerate(people, start=1):
+                digest = sha256(path)
+                items = [
+                    Item(
+                        np.empty(0),
+                        f"sub-{name}",
+                        split,
+                        session=f"{k:04d}",
+                        source=f"{path.name}#{self.seed}",
+                    )
+                    for k in range(count)
+                ]
+                missing = [k for k, item in enumerate(items) if not writer.has(item)]
+                done += count - len(missing)
+                bar.update(count - len(missing))
+                if not missing:
+                    continue
+                volume = reorient(read_volume(path), "LPS")
+                if np.abs(np.array(volume.spacing) - 1.0).max() > 1e-3:
+                    volume = resample(volume, 1.0, interpolation=Interpolation.NEAREST)
+                anatomy = Anatomy(np.rint(volume.array).astype(np.int16), 1.0, name)
+                for k in missing:
+                    head = render_head(anatomy, spec, np.random.default_rng([self.seed, number, k]))
+                    writer.append(
+                        Item(
+                            head.image,
+                            f"sub-{name}",
+                            split,
+                            session=f"{k:04d}",
+                            source=f"{path.name}#{self.seed}",
+                            covariates=head.covariates,
+                            volumes=head.volumes,
+                            record={
+                                "synthetic": True,
+                                "labels_sha256": digest,
+                                "jacobian_min": head.smallest_jacobian,
+                            },
+                        ),
+                        order=done,
+                    )
+                    done += 1
+                    bar.update(1)
+        writer.finish()
+        write_json(
+            self.out.with_suffix(".json"),
+            {
+                "SyntheticImage": True,
+                "Description": "T1-like renderings of label maps; warped copies of a person are not new people",
+                "people": [{"name": n, "split": s, "heads": c, "file": p.name} for p, n, s, c in people],
+                "spec": spec,
+                "seed": self.seed,
+                "provenance": provenance(),
+            },
+        )

@@ -1,0 +1,38 @@
+"""`radiata-t1 demo`: four heads from the shipped weights, their mosaics, and the report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiata_core.errors import InputError
+
+__all__ = ["Demo"]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Draw four synthetic heads from the shipped weights and show them in one page.
+
+    Two minutes on two cores. Writes NIfTI files, a mosaic and report.html. Synthetic; not for clinical use.
+
+    Example: radiata-t1 demo --out demo
+    """
+
+    out: Path = Path("demo")
+    """Folder to write to."""
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    """One head a seed."""
+    steps: int = 20
+    """Solver steps."""
+    overwrite: bool = False
+    """Replace the heads of an earlier demo."""
+
+    def run(self) -> None:
+        from radiata_t1.experiment.report import Report
+        from radiata_t1.experiment.sample import Sample
+
+        if self.out.exists() and any(self.out.iterdir()) and not self.overwrite:
+            raise InputError(
+                f"expected an empty or new folder; got {self.out} with content. Choose another --out or pass --overwrite."
+            )
+        Sample(out=self.out, seeds=self.seeds, steps=self.steps, overwrite=self.overwrite).run()
+        Report(folder=self.out, overwrite=True).run()
