@@ -45,3 +45,21 @@ def test_nothing_is_overwritten_and_nothing_is_made_of_nothing(tmp_path):
     with pytest.raises(InputError, match="--overwrite"):
         Report(tmp_path).run()
     assert (tmp_path / "report.html").read_text() == "mine"
+
+
+def test_validation_by_noise_level_is_read_from_the_log():
+    """Names as the training loop writes them, open bins at the ends, one bin that no draw fell into."""
+    from radiata_t1.experiment.pages import _bins
+
+    name = "validation_loss_log_snr_{}_{}".format
+    record = {
+        "step": 5,
+        "validation_loss": 0.2,
+        name("-inf", "-3"): 0.5,
+        name("-3", "-1"): 0.4,
+        name("1", "inf"): 0.1,
+    }
+    edges, values = _bins(record)
+    assert edges == [-4.0, -3.0, -1.0, 1.0, 2.0]
+    np.testing.assert_array_equal(values, [0.5, 0.4, np.nan, 0.1])
+    assert _bins({"step": 1, "loss": 2.0}) is None

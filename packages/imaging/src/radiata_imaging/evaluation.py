@@ -146,7 +146,8 @@ def feature_tables(
     train: Measured, others: Sequence[Measured], instruments: Instruments
 ) -> dict[str, list[np.ndarray]]:
     """Named features of the training set and of the others, in that order, scaled on the training set."""
-    components = PCAFeatures.fit(train.pooled, instruments.pooled)
+    # Whitened components near the number of volumes are the training set's own noise: a quarter of it at most.
+    components = PCAFeatures.fit(train.pooled, instruments.pooled, min(64, max(2, len(train) // 4)))
     histogram = HistogramFeatures(instruments.intensities)
     sets = [train, *others]
     tables = {components.name: [components.project(each.pooled) for each in sets]}

@@ -192,7 +192,7 @@ def _slices(
 ) -> tuple[NumberedFigure, Any, Axes]:
     """A dark figure of three rows, its axes without frames, and a place for the grey scale; all at fixed places."""
     figure = NumberedFigure(numbers, figsize=size, facecolor=_AIR)
-    bar = 0.85 / size[0]  # inches for the scale and its label
+    bar = 1.05 / size[0]  # inches for the scale and its label
     room = {"left": 0.005, "right": 1 - bar, "bottom": 0.005, "top": 0.885, "wspace": 0.02, "hspace": 0.02}
     axes = figure.subplots(3, columns, squeeze=False, gridspec_kw=room)
     for one in axes.flat:
