@@ -12,7 +12,7 @@ dense matrix is out of the question; `LowRank` keeps q eigenpairs and one floor 
 
     U_D f(l) U_D^T x = f(l_0) x + U diag(f(l) - f(l_0)) U^T x,
 
-and `fit_low_rank` estimates it from samples without ever forming a matrix larger than samples × samples.
+and `fit_low_rank` estimates it from samples without ever forming a matrix larger than min(samples, elements)².
 
 The function is called with float64 eigenvalues that carry a leading axis of size 1, and answers with that axis 1 or
 `batch`: coefficients of a time a row are therefore reshaped to (batch, 1, ..., 1) by the caller.
@@ -168,8 +168,8 @@ def fit_low_rank(data: Batch, rank: int, shrinkage: float = 0.0) -> LowRankFit:
     eigenvalues that are not kept, so the trace is that of the sample covariance. Shrinkage s in [0, 1] pulls every
     eigenvalue towards the mean one, l <- (1 - s) l + s tr / D, and keeps the trace.
 
-    The decomposition is that of the N × N Gram matrix in float64; memory beside the data is one centred copy and the
-    basis.
+    The decomposition is that of the N × N Gram matrix (D × D where that is smaller) in float64;
+    memory beside the data is one centred copy and the basis.
 
     Args:
         data: Samples, shape (N, *event), N >= 2, finite.
@@ -194,15 +194,17 @@ def fit_low_rank(data: Batch, rank: int, shrinkage: float = 0.0) -> LowRankFit:
     if not torch.isfinite(mean).all():
         raise InputError("expected finite samples; got NaN or infinity. Drop the broken ones.")
     centred = (data - mean.to(data.dtype)).flatten(1)
-    gram = torch.zeros(samples, samples, dtype=torch.float64, device=data.device)
-    for part in centred.split(max(1, 2**24 // samples), dim=1):
+    wide = elements >= samples  # the smaller of samples × samples and elements × elements is diagonalised
+    size = samples if wide else elements
+    gram = torch.zeros(size, size, dtype=torch.float64, device=data.device)
+    for part in (centred if wide else centred.mT).split(max(1, 2**24 // size), dim=1):
         gram.addmm_(part.double(), part.double().mT)
     gram /= samples - 1
     values, vectors = torch.linalg.eigh(gram)
-    values, vectors = values.flip(0).clamp_min(0)[:rank], vectors.flip(1)[:, :rank]
+    values, vectors = values.flip(0).clamp_min(0)[:rank], vectors.flip(1)[:, :rank].to(centred.dtype)
     trace = float(gram.trace())
     # Components of (almost) no variance cannot be normalised from the Gram matrix; QR completes them orthonormally.
-    basis = torch.linalg.qr((vectors.mT.to(centred.dtype) @ centred).mT).Q.mT.contiguous()
+    basis = torch.linalg.qr(centred.mT @ vectors if wide else vectors).Q.mT.contiguous()
     floor = max(trace - float(values.sum()), 0.0) / (elements - rank) if elements > rank else 0.0
     average = trace / elements
     shrunk = LowRank(
