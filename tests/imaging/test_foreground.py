@@ -43,11 +43,11 @@ def synthetic_head(
 def test_the_centre_hangs_from_the_vertex(
     rng: np.random.Generator, noise: float, neck: float, axcodes: str
 ) -> None:
-    """78 mm below the top, in the middle of the widest part, to a coarse voxel; sd 30 is a fifth of the signal."""
+    """88 mm below the top, in the middle of the widest part, to a coarse voxel; sd 30 is a fifth of the signal."""
     volume = reorient(synthetic_head(rng, noise=noise, neck=neck), axcodes)
     middle = (head_affine() @ [*((np.array(SHAPE) - 1) / 2), 1])[:3]
     centre = find_head(volume).centre
-    np.testing.assert_allclose(centre, middle + np.array([0, 0, 85 - 78]), atol=4)
+    np.testing.assert_allclose(centre, middle + np.array([0, 0, 85 - 88]), atol=4)
 
 
 def test_noise_alone_does_not_become_head(rng: np.random.Generator) -> None:
@@ -103,10 +103,10 @@ def test_real_heads_fill_the_field_of_view(shared_data: Path) -> None:
 @pytest.mark.needs_shared
 @pytest.mark.parametrize("number", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_the_centre_is_near_the_middle_of_the_brain(shared_data: Path, number: int) -> None:
-    """MedForJ crops around the brain's bounding box; ours, without a brain mask, is within 15 mm of it on known anatomy."""
+    """MedForJ crops around the brain's bounding box; ours, without a brain mask, is within 14 mm of it on known anatomy."""
     labels = read_volume(shared_data / "labels" / f"training_seg_{number:02d}.nii.gz")
     brain = (labels.array > 1) & (labels.array < 100) & (labels.array != 24)
     image = Volume(np.where(brain, 100, np.where(labels.array > 0, 60, 0)), labels.affine)
     index = np.argwhere(brain)
     middle = (labels.affine @ [*((index.min(0) + index.max(0)) / 2), 1])[:3]
-    assert np.abs(find_head(image).centre - middle).max() < 15
+    assert np.abs(find_head(image).centre - middle).max() < 14

@@ -59,7 +59,7 @@ class PreprocessSpec:
     shape: tuple[int, int, int] = (192, 224, 192)
     percentiles: tuple[float, float] = (0.1, 99.9)
     around_head: bool = True
-    depth: float = 78.0
+    depth: float = 88.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
