@@ -135,7 +135,7 @@ class PooledGaussian(nn.Module):
 def _principal(rows: Tensor, rank: int) -> Tensor:
     """The `rank` leading right singular vectors of `rows`, through the smaller Gram matrix."""
     gram = rows @ rows.T
-    values, vectors = torch.linalg.eigh(gram.double())
+    _, vectors = torch.linalg.eigh(gram.double())
     lead = vectors[:, -rank:].flip(1).T.to(rows)
     basis = lead @ rows
     return basis / basis.norm(dim=1, keepdim=True)

@@ -129,8 +129,7 @@ class Objective(Protocol):
         denoiser: Any,
         x0: torch.Tensor,
         generators: Sequence[torch.Generator],
-        /,
-        **conditions: torch.Tensor,
+        **conditions: Any,
     ) -> Any: ...
 
 

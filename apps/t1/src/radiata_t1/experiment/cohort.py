@@ -90,14 +90,14 @@ class Cohort:
         from radiata_imaging.nifti import read_volume
         from radiata_imaging.orientation import reorient, resample
         from radiata_imaging.preprocess import PreprocessSpec
-        from radiata_imaging.store import Item, StoreWriter, discard_parts
+        from radiata_imaging.store import Item, StoreWriter
 
         shape = tuple(round(n / self.spacing) for n in (192, 224, 192))
         spec = CohortSpec(spacing=self.spacing, shape=shape)  # type: ignore[arg-type]
         target = PreprocessSpec(spacing=self.spacing, shape=shape)  # type: ignore[arg-type]
-        if self.overwrite:
-            discard_parts(self.out)
-        writer = StoreWriter(self.out, shape, target, COVARIATES, regions=tuple(REGIONS))
+        writer = StoreWriter(
+            self.out, shape, target, COVARIATES, regions=tuple(REGIONS), overwrite=self.overwrite
+        )
         done = 0
         with Progress(total, "draw", unit="head") as bar:
             for number, (path, name, split, count) in enumerate(people, start=1):

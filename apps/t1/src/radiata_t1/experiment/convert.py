@@ -65,6 +65,7 @@ class Convert:
         strategy = STRATEGIES[self.prediction] if self.prediction else strategy_named_in(self.source.name)
         weights = read_released(self.source)
         denoiser = medforj_denoiser(weights, strategy, self.norm_eps, architecture)
+        made: Any = denoiser.network.options
         checksum = sha256(self.source)
         told = {
             "file": self.source.name,
@@ -74,7 +75,7 @@ class Convert:
             "branch": weights.branch,
             "prediction": strategy.name,
             "prediction_from": "option" if self.prediction else "file name",
-            "norm_eps": denoiser.network.options["norm_eps"],
+            "norm_eps": made["norm_eps"],
             "norm_eps_from": "key names" if self.norm_eps is None else "option",
         }
         with Run(
@@ -89,7 +90,7 @@ class Convert:
             }
             metadata |= {"value_range": (-1.0, 1.0), "intended_use": INTENDED_USE}
             save_model(self.out / "model.safetensors", denoiser, metadata=metadata)
-            bundle = self._bundle(denoiser.network.options, strategy.name, told)
+            bundle = self._bundle(made, strategy.name, told)
             write_json(self.out / "configs" / "metadata.json", bundle)
         size = sum(parameter.numel() for parameter in denoiser.parameters())
         print(f"{size:,} parameters, {strategy.name} prediction, names of {weights.scheme}: {self.out}")

@@ -244,7 +244,7 @@ def _event(loaded: "LoadedModel") -> tuple[int, ...]:
     return (1, *_spec(loaded).shape)
 
 
-def _covariates(row: "torch.Tensor | None", count: int, device: str) -> dict[str, "torch.Tensor | None"]:
+def _covariates(row: "torch.Tensor | None", count: int, device: str) -> dict[str, Any]:
     return {} if row is None else {"covariates": row.to(device).expand(count, -1)}
 
 

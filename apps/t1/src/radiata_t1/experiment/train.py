@@ -189,7 +189,7 @@ class Train:
             raise InputError(
                 f"expected options of train in {self.preset}; got {unknown[0]!r}. See train --help."
             )
-        changed = {
+        changed: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
             if getattr(self, name) == fields[name].default
@@ -258,6 +258,7 @@ class Train:
         from radiata_core.objectives import (
             AbsoluteError,
             Constant,
+            LossFunction,
             MinSNR,
             PseudoHuber,
             Regression,
@@ -266,13 +267,18 @@ class Train:
         from radiata_core.paths import DiscreteVPPath
         from radiata_core.times import LogNormalSNR, UniformSteps, UniformTime
 
+        losses: dict[str, LossFunction] = {
+            "mse": SquaredError(),
+            "l1": AbsoluteError(),
+            "huber": PseudoHuber(),
+        }
         uniform = UniformSteps() if isinstance(denoiser.path, DiscreteVPPath) else UniformTime()
         return Regression(
             denoiser.path,
             uniform if self.time_law == "uniform" else LogNormalSNR(self.time_mean, self.time_sd),
             target=denoiser.prediction,
             weight=MinSNR() if self.weight == "min-snr" else Constant(),
-            loss={"mse": SquaredError, "l1": AbsoluteError, "huber": PseudoHuber}[self.loss](),
+            loss=losses[self.loss],
         )
 
     def _options(self) -> "TrainOptions":

@@ -63,7 +63,7 @@ def start_state(denoiser: NetworkDenoiser, noise: Tensor) -> Tensor:
     c = denoiser.path.coefficients(torch.ones((), dtype=torch.float64))
     state = float(c.sigma) * noise
     if denoiser.anchor is not None and float(c.alpha) > 0:
-        state = state + float(c.alpha) * denoiser.anchor.mean.to(noise)  # type: ignore[union-attr, operator]
+        state = state + float(c.alpha) * denoiser.anchor.mean.to(noise)  # type: ignore[operator]
     return state
 
 
@@ -114,7 +114,7 @@ class Sampler:
         *,
         device: str | torch.device = "cpu",
         callback: Callable[[Any], None] | None = None,
-        **conditions: Tensor | None,
+        **conditions: Any,
     ) -> Tensor:
         """Heads `(len(seeds), *event)`; row i depends on seed i alone."""
         noise = noise_of(generators_of(seeds, _NOISE), event, torch.float32, device)
@@ -143,5 +143,5 @@ class Sampler:
         return LinearGrid() if chosen is GridName.LINEAR else LogSNRGrid()
 
 
-def _row(conditions: dict[str, Tensor | None], index: int) -> dict[str, Tensor | None]:
+def _row(conditions: dict[str, Any], index: int) -> dict[str, Any]:
     return {key: None if value is None else value[index : index + 1] for key, value in conditions.items()}

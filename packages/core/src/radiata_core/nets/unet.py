@@ -13,6 +13,7 @@ A covariate that is NaN is *not given*: its value is replaced by zero and a flag
 guidance needs (Ho & Salimans 2022).
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -133,6 +134,8 @@ class UNet(nn.Module):
         shape: The grid, for learned positions; None for any grid and no positions.
     """
 
+    octaves: Tensor
+
     def __init__(
         self,
         *,
@@ -184,7 +187,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(
             Level(c, n, a, embedding, dims) for c, n, a in zip(channels, up_blocks, attention, strict=True)
         )
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(itertools.pairwise(channels))
         self.shrink = nn.ModuleList(conv(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(conv(coarse, fine, 1) for fine, coarse in pairs)
         self.positions = nn.ParameterList()
