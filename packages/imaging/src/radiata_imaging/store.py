@@ -171,17 +171,25 @@ class StoreWriter:
         """What makes an item the same item when a stopped writer starts again."""
         return "\0".join([item.subject, item.session, item.source, item.sha256])
 
-    def has(self, item: Item) -> bool:
-        """Whether this item is there, with the same split, covariates and volumes; its array is not looked at."""
+    def has(self, item: Item, *, measured: bool = False) -> bool:
+        """Whether this item is there, with the same split, covariates and volumes; its array is not looked at.
+
+        Args:
+            item: What is looked for.
+            measured: Its covariates and volumes come out of the making (a drawn head): do not compare them.
+        """
         path = self._part(self.key(item))
         if not path.exists():
             return False
         with h5py.File(path, "r") as part:
-            same = part.attrs["split"] == item.split and all(
-                np.array_equal(part[name][()], _row(values, names), equal_nan=True)
-                for name, values, names in (
-                    ("covariates", item.covariates, self.covariates),
-                    ("volumes", item.volumes, self.regions),
+            same = part.attrs["split"] == item.split and (
+                measured
+                or all(
+                    np.array_equal(part[name][()], _row(values, names), equal_nan=True)
+                    for name, values, names in (
+                        ("covariates", item.covariates, self.covariates),
+                        ("volumes", item.volumes, self.regions),
+                    )
                 )
             )
         if same:

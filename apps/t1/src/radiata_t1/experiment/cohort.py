@@ -82,6 +82,9 @@ class Cohort:
         return [(path, name, split.get(name, "train")) for path, name in zip(files, names, strict=True)]
 
     def _draw(self, people: list[tuple[Path, str, str, int]], total: int) -> None:
+        import dataclasses
+        import hashlib
+
         import numpy as np
 
         from radiata_core.runs import Progress, provenance, sha256, write_json
@@ -98,24 +101,25 @@ class Cohort:
         writer = StoreWriter(
             self.out, shape, target, COVARIATES, regions=tuple(REGIONS), overwrite=self.overwrite
         )
-        done = 0
+        first = 0
         with Progress(total, "draw", unit="head") as bar:
             for number, (path, name, split, count) in enumerate(people, start=1):
-                digest = sha256(path)
+                identity = f"{sha256(path)} {self.seed} {number} {spec}"
                 items = [
                     Item(
                         np.empty(0),
                         f"sub-{name}",
                         split,
                         session=f"{k:04d}",
-                        source=f"{path.name}#{self.seed}",
+                        source=path.name,
+                        sha256=hashlib.sha256(f"{identity} {k}".encode()).hexdigest(),
                     )
                     for k in range(count)
                 ]
-                missing = [k for k, item in enumerate(items) if not writer.has(item)]
-                done += count - len(missing)
+                missing = [k for k, item in enumerate(items) if not writer.has(item, measured=True)]
                 bar.update(count - len(missing))
                 if not missing:
+                    first += count
                     continue
                 volume = reorient(read_volume(path), "LPS")
                 if np.abs(np.array(volume.spacing) - 1.0).max() > 1e-3:
@@ -123,25 +127,17 @@ class Cohort:
                 anatomy = Anatomy(np.rint(volume.array).astype(np.int16), 1.0, name)
                 for k in missing:
                     head = render_head(anatomy, spec, np.random.default_rng([self.seed, number, k]))
-                    writer.append(
-                        Item(
-                            head.image,
-                            f"sub-{name}",
-                            split,
-                            session=f"{k:04d}",
-                            source=f"{path.name}#{self.seed}",
-                            covariates=head.covariates,
-                            volumes=head.volumes,
-                            record={
-                                "synthetic": True,
-                                "labels_sha256": digest,
-                                "jacobian_min": head.smallest_jacobian,
-                            },
-                        ),
-                        order=done,
+                    record = {"synthetic": True, "jacobian_min": head.smallest_jacobian}
+                    item = dataclasses.replace(
+                        items[k],
+                        array=head.image,
+                        covariates=head.covariates,
+                        volumes=head.volumes,
+                        record=record,
                     )
-                    done += 1
+                    writer.append(item, order=first + k)
                     bar.update(1)
+                first += count
         writer.finish()
         write_json(
             self.out.with_suffix(".json"),

@@ -38,8 +38,8 @@ def file_name(seed: int) -> str:
 class Sample:
     """Draw synthetic T1 heads: one NIfTI with sidecar for each seed.
 
-    A seed gives the same head alone, in any batch and on any device (to rounding). A stopped command goes on where it
-    was: finished heads with the same settings are kept. Every file says that it is synthetic; not for clinical use.
+    A seed gives the same head alone and in a batch, byte for byte; on another device, to rounding. A stopped command goes on
+    where it was: finished heads with the same settings are kept. Every file says that it is synthetic; not for clinical use.
 
     Example: radiata-t1 sample --seeds 0 1 2 3 --condition ventricles_ml=60 brain_ml=1100 --out heads
     """
@@ -60,8 +60,9 @@ class Sample:
     """Covariates as NAME=VALUE in their own units; those not given stay free."""
     guidance: float = 1.0
     """Classifier-free guidance weight on the conditions; 1 is none and costs half."""
-    batch_size: int = 4
-    """Heads drawn together; changes speed and memory, not the heads."""
+    batch_size: int = 2
+    """Rows the network sees at once, always filled up: a head has the same bytes alone and among others; another size
+    changes the last bits only."""
     dtype: Literal["int16", "uint16", "float32"] = "int16"
     """Stored type; the intensity scale is fixed: background 0, brightest tissue 1000."""
     device: str = "cpu"
@@ -95,9 +96,7 @@ class Sample:
             print(f"radiata-t1 sample: warning: {warning}; the head is an extrapolation")
         settings = self._settings(file, conditions, sampler)
         todo = [seed for seed in self.seeds if self.overwrite or not self._done(seed, settings)]
-        estimate = _estimate(
-            sampler, denoiser, loaded, min(self.batch_size, max(len(todo), 1)), row, self.device
-        )
+        estimate = _estimate(sampler, denoiser, loaded, self.batch_size, row, self.device)
         batches = -(-len(todo) // self.batch_size)
         print(
             f"{len(todo)} of {len(self.seeds)} heads to draw, {sampler.evaluations(row is not None)} evaluations each, "
@@ -121,7 +120,9 @@ class Sample:
             with Progress(len(self.seeds), "draw", unit="head", start=len(self.seeds) - len(todo)) as bar:
                 for start in range(0, len(todo), self.batch_size):
                     seeds = todo[start : start + self.batch_size]
-                    heads = _draw(sampler, denoiser, seeds, loaded, row, self.device)
+                    # A kernel may round differently for another number of rows: the last batch is filled up.
+                    rows = seeds + seeds[-1:] * (self.batch_size - len(seeds))
+                    heads = _draw(sampler, denoiser, rows, loaded, row, self.device)[: len(seeds)]
                     for seed, head in zip(seeds, heads, strict=True):
                         self._write(seed, head, loaded, settings, sampler)
                         run.log.write(seed=seed, file=file_name(seed))
@@ -212,6 +213,7 @@ class Sample:
                 "Modality": "MR",
                 "Seed": seed,
                 **settings,
+                "BatchRows": self.batch_size,
                 "Evaluations": sampler.evaluations(bool(settings["Conditions"])),
                 "Sources": [],
                 "GeneratedBy": [{"Name": "radiata-t1", "Version": version("radiata-t1")}],

@@ -125,15 +125,10 @@ class Sampler:
         model = Guided(denoiser, self.guidance) if conditions and self.guidance != 1.0 else denoiser
         x = start_state(denoiser, noise)
         if self.name is SamplerName.ADAPTIVE:
-            return torch.cat(
-                [  # the error control looks at a whole batch: one head at a time keeps a seed a sample
-                    adaptive(model, row[None], rtol=1e-3, atol=1e-3, **_row(conditions, i)).x
-                    for i, row in enumerate(x)
-                ]
-            )
+            return adaptive(model, x, denoiser.path, rtol=1e-3, atol=1e-3, **conditions).x
         times = self._grid()(self.count, denoiser.path)
         if self.name is SamplerName.HEUN:
-            return heun(model, x, times, callback=callback, **conditions)
+            return heun(model, x, times, denoiser.path, callback=callback, **conditions)
         table = _TABLES[self.name](times, denoiser.path)
         generators = generators_of(seeds, _STEPS) if table.stochastic else None
         return integrate(model, x, table, generators=generators, callback=callback, **conditions)
@@ -141,7 +136,3 @@ class Sampler:
     def _grid(self) -> Grid:
         chosen = self.grid or (GridName.LINEAR if self.name is SamplerName.HEUN else GridName.LOG_SNR)
         return LinearGrid() if chosen is GridName.LINEAR else LogSNRGrid()
-
-
-def _row(conditions: dict[str, Any], index: int) -> dict[str, Any]:
-    return {key: None if value is None else value[index : index + 1] for key, value in conditions.items()}
