@@ -51,6 +51,7 @@ class Recipe:
     combined: bool
 
     def norm(self, channels: int) -> nn.GroupNorm:
+        """A new group normalisation of `channels`, which the number of groups must divide."""
         return nn.GroupNorm(self.groups, channels, eps=self.eps)
 
 
@@ -67,6 +68,11 @@ class Conv(nn.Module):
 
 
 class Downsample(nn.Module):
+    """The grid halved by a convolution of stride 2: (batch, channels, *grid) → (batch, channels, *⌈grid/2⌉).
+
+    The embedding of the noise level is taken, so that all ways of changing the grid are called alike, and not used.
+    """
+
     def __init__(self, recipe: Recipe, channels: int) -> None:
         super().__init__()
         self.op = Conv(recipe.dims, channels, channels, stride=2)
@@ -76,6 +82,11 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """The grid doubled: nearest neighbours, then a convolution; (batch, channels, *grid) → (batch, channels, *2 grid).
+
+    The embedding of the noise level is taken, so that all ways of changing the grid are called alike, and not used.
+    """
+
     def __init__(self, recipe: Recipe, channels: int) -> None:
         super().__init__()
         self.postconv = Conv(recipe.dims, channels, channels)
@@ -99,6 +110,7 @@ class Residual(nn.Module):
         self.resolution, self.dims = resolution, recipe.dims
 
     def resize(self, x: Tensor) -> Tensor:
+        """`x` on the block's grid: doubled by nearest neighbours, halved by means over 2 voxels an axis, or as it is."""
         if self.resolution == "up":
             return F.interpolate(x, scale_factor=2.0, mode="nearest")
         if self.resolution == "down":
@@ -133,6 +145,12 @@ class Heads(nn.Module):
 
 
 class Attention(nn.Module):
+    """Every voxel attends to every voxel: x + Heads(GroupNorm(x)), of the shape of `x` (batch, channels, *grid).
+
+    Memory is linear in the number of voxels where torch has a fused kernel and quadratic where it has none, so
+    it belongs on coarse grids. `head` is the width of one head; it must divide `channels`.
+    """
+
     def __init__(self, recipe: Recipe, channels: int, head: int) -> None:
         super().__init__()
         self.norm = recipe.norm(channels)
@@ -152,6 +170,7 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList(Attention(recipe, out, head) for _, out in sizes if head is not None)
 
     def block(self, index: int, h: Tensor, signal: Tensor) -> Tensor:
+        """`h` (batch, channels, *grid) after residual block `index` and, where the level has it, its attention."""
         h = self.resnets[index](h, signal)
         return self.attentions[index](h) if len(self.attentions) else h
 
@@ -188,6 +207,8 @@ class Up(Level):
 
 
 class Middle(nn.Module):
+    """The coarsest grid: residual block, attention, residual block; the shape stays."""
+
     def __init__(self, recipe: Recipe, channels: int, head: int) -> None:
         super().__init__()
         self.resnet_1 = Residual(recipe, channels, channels)
