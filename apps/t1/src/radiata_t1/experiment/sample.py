@@ -1,5 +1,6 @@
 """`radiata-t1 sample`: heads from seeds, one file a seed, resumable."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,6 +74,10 @@ class Sample:
     """Print the resolved options, the estimate of time and memory, and stop."""
 
     def run(self) -> None:
+        self.draw("radiata-t1 sample")
+
+    def draw(self, command: str) -> None:
+        """Do it, as part of `command`, whose name goes into run.json."""
         import torch
 
         from radiata_core.checkpoint import load_model
@@ -93,7 +98,7 @@ class Sample:
         sampler.check(denoiser)
         row = torch.from_numpy(scale.row(conditions)) if conditions else None
         for warning in scale.outside(conditions):
-            print(f"radiata-t1 sample: warning: {warning}; the head is an extrapolation")
+            print(f"{command}: warning: {warning}; the head is an extrapolation", file=sys.stderr)
         settings = self._settings(file, conditions, sampler)
         todo = [seed for seed in self.seeds if self.overwrite or not self._done(seed, settings)]
         estimate = _estimate(sampler, denoiser, loaded, self.batch_size, row, self.device)
@@ -109,7 +114,7 @@ class Sample:
         options = {key: value for key, value in self.__dict__.items() if key not in ("overwrite", "dry_run")}
         with Run(
             self.out,
-            "radiata-t1 sample",
+            command,
             options,
             seed=list(self.seeds),
             data={file.name: sha256(file)},
