@@ -155,6 +155,6 @@ def test_rows_are_independent_and_float32_stays(generator: torch.Generator) -> N
 
 def test_what_is_refused() -> None:
     with pytest.raises(InputError, match="as many positive weights"):
-        MixtureDenoiser(torch.ones(2), torch.zeros(1, 3), [Diagonal(torch.ones(3))], LinearPath())
+        MixtureDenoiser(torch.ones(2), torch.zeros(2, 3), [Diagonal(torch.ones(3))], LinearPath())
     with pytest.raises(InputError, match="at least one sample"):
         EmpiricalDenoiser(torch.zeros(0, 3), LinearPath())

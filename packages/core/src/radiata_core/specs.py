@@ -22,6 +22,7 @@ __all__ = ["buildable", "describe", "rebuild"]
 _PROVIDERS = (
     "radiata_core.anchors",
     "radiata_core.denoisers",
+    "radiata_core.discrete_path",
     "radiata_core.nets.medforj",
     "radiata_core.nets.unet",
     "radiata_core.paths",
