@@ -77,3 +77,43 @@ def test_bad_shapes_and_ranks_are_refused(generator: torch.Generator) -> None:
     images = torch.randn(10, 1, 4, 4, 4, generator=generator)
     with pytest.raises(InputError, match="two people"):
         PooledGaussian(shape=(1, 4, 4, 4), rank=2).fit(images, [0] * 10)
+
+
+def test_missing_covariates_take_their_conditional_expectation(generator: torch.Generator) -> None:
+    """Against the textbook formula, pattern by pattern, in one batch."""
+    anchor = PooledGaussian(shape=(1, 4, 4, 4), rank=2, covariates=3).double()
+    factor = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    covariance = factor @ factor.T
+    scale = covariance.diagonal().rsqrt()
+    correlation = scale[:, None] * covariance * scale
+    anchor.correlation.copy_(correlation)
+    values = torch.randn(8, 3, generator=generator, dtype=torch.float64)
+    masks = torch.tensor([[bool(i >> k & 1) for k in range(3)] for i in range(8)])
+    given = anchor._completed(values.masked_fill(~masks, torch.nan))
+    for row, mask in enumerate(masks):
+        expected = torch.zeros(3, dtype=torch.float64)
+        if mask.any():
+            inner = correlation[mask][:, mask]
+            expected = correlation[:, mask] @ torch.linalg.solve(inner, values[row, mask])
+        assert torch.allclose(given[row], expected, atol=1e-10)
+
+
+def test_covariates_move_the_mean_as_they_did_in_the_data(generator: torch.Generator) -> None:
+    """Known effects are recovered, and pure noise is answered with mu(c)."""
+    effects = torch.zeros(2, 1, 2, 2, 2)
+    effects[0, 0, 0], effects[1, 0, :, 1] = 2.0, -1.0
+    c = torch.randn(400, 2, generator=generator)
+    anchor = PooledGaussian(shape=(1, 4, 4, 4), rank=2, covariates=2)
+    coarse = 5.0 + torch.einsum("nk,kcxyz->ncxyz", c, effects)
+    images = anchor._spread(coarse) + 0.1 * torch.randn(400, 1, 4, 4, 4, generator=generator)
+    anchor.fit(images, [i % 5 for i in range(400)], c, ridge=1e-6)
+    assert (anchor.effects.reshape(effects.shape) - effects).abs().max() < 0.05
+    row = torch.tensor([[1.5, -0.5]])
+    x = torch.randn(1, 1, 4, 4, 4, generator=generator)
+    answered = anchor(x, torch.tensor(0.0), torch.tensor(1.0), row)
+    assert torch.allclose(answered, anchor.mean_given(row), atol=1e-5)
+    truth = anchor._spread(5.0 + torch.einsum("nk,kcxyz->ncxyz", row, effects))
+    assert (answered - truth).abs().max() < 0.1
+    assert torch.equal(anchor.mean_given(None)[0], anchor.mean)
+    with pytest.raises(InputError, match="expected covariates of shape"):
+        anchor.fit(images, [i % 5 for i in range(400)])

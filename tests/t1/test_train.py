@@ -152,7 +152,7 @@ def test_another_reading_of_the_same_weights_is_close(generator: torch.Generator
     denoiser = build_denoiser(
         Architecture((8, 8), (0, 1), (1, 1), rank=2), PredictionType.RFLOW, (8, 8, 8), 0, seed=1
     )
-    other = with_prediction(denoiser, PredictionType.VELOCITY)
+    other = with_prediction(denoiser, PredictionType.VELOCITY, rank=2, covariates=0)
     assert other.prediction is Prediction.V
     x = torch.randn(2, 1, 8, 8, 8, generator=generator)
     lam = torch.tensor(0.3, dtype=torch.float64)

@@ -10,6 +10,10 @@ linear denoiser where that is optimal. `PooledGaussian` keeps it affordable for 
 into block sums over pool^n voxels, divided by sqrt(pool^n), and what remains. The coarse part has a low-rank covariance
 plus a floor, the fine part a single variance.
 
+Covariates c move the mean linearly, mu(c) = mu + B E[c | what is given of c], with B from ridge regression. Those not given
+(NaN) are replaced by their conditional expectation under the covariates' own correlations, so a head with large ventricles
+and nothing else said has the brain volume that goes with them. At t = 1, where x_t says nothing, this is all there is.
+
 References:
     Wang & Vastola, "Diffusion models generate images like painters", 2023, https://arxiv.org/abs/2303.02490, eqs. 6-9.
 """
@@ -34,6 +38,7 @@ class PooledGaussian(nn.Module):
         shape: Event shape `(channels, *grid)`, e.g. (1, 48, 56, 48).
         rank: Number of eigenvectors of the coarse part.
         pool: Edge of a block in voxels; divides every grid axis.
+        covariates: Number of standardised covariates that move the mean.
     """
 
     mean: Tensor
@@ -41,10 +46,17 @@ class PooledGaussian(nn.Module):
     eigenvalues: Tensor
     floor: Tensor
     fine: Tensor
+    effects: Tensor
+    correlation: Tensor
 
-    def __init__(self, *, shape: Sequence[int], rank: int, pool: int = 2) -> None:
+    def __init__(self, *, shape: Sequence[int], rank: int, pool: int = 2, covariates: int = 0) -> None:
         super().__init__()
-        self.options: dict[str, Any] = {"shape": tuple(shape), "rank": rank, "pool": pool}
+        self.options: dict[str, Any] = {
+            "shape": tuple(shape),
+            "rank": rank,
+            "pool": pool,
+            "covariates": covariates,
+        }
         if any(n % pool for n in shape[1:]) or len(shape) != 4:
             raise InputError(
                 f"expected a shape (channels, x, y, z) that divides by pool {pool}; got {tuple(shape)}"
@@ -58,6 +70,8 @@ class PooledGaussian(nn.Module):
         self.register_buffer("eigenvalues", torch.ones(rank))
         self.register_buffer("floor", torch.ones(()))
         self.register_buffer("fine", torch.ones(()))
+        self.register_buffer("effects", torch.zeros(covariates, coarse))
+        self.register_buffer("correlation", torch.eye(covariates))
 
     def _coarse(self, x: Tensor) -> Tensor:
         """Orthonormal block sums `(batch, channels, x/p, y/p, z/p)`."""
@@ -69,15 +83,45 @@ class PooledGaussian(nn.Module):
             nn.functional.interpolate(coarse, scale_factor=float(self.pool), mode="nearest") / self.pool**1.5
         )
 
-    def forward(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """E[x_0 | x_t] `(batch, *shape)` under the Gaussian; alpha, sigma are scalars or `(batch,)`, not both 0."""
+    def mean_given(self, covariates: Tensor | None) -> Tensor:
+        """mu(c), `(batch, *shape)`, or `(1, *shape)` where no covariates are given.
+
+        Args:
+            covariates: `(batch, K)`, standardised, NaN where not given; None for none.
+        """
+        if covariates is None or not len(self.effects):
+            return self.mean[None]
+        coarse = (self._completed(covariates.to(self.effects)) @ self.effects).reshape(
+            len(covariates), self.mean.shape[0], *(n // self.pool for n in self.mean.shape[1:])
+        )
+        return self.mean + self._spread(coarse)
+
+    def _completed(self, covariates: Tensor) -> Tensor:
+        """E[c | given part of c] for standard normal c with the correlations R: R_{:g} (R_{gg})^-1 c_g."""
+        given = (~covariates.isnan()).to(covariates.dtype)
+        known = torch.nan_to_num(covariates, nan=0.0)
+        both = given[:, :, None] * given[:, None, :]
+        # Rows that are not given become those of the identity, so that one batched solve serves every pattern.
+        inner = both * self.correlation + torch.diag_embed(1.0 - given)
+        return (self.correlation @ torch.linalg.solve(inner, known)[..., None]).squeeze(-1)
+
+    def forward(self, x: Tensor, alpha: Tensor, sigma: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """E[x_0 | x_t, c] `(batch, *shape)` under the Gaussian.
+
+        Args:
+            x: State `(batch, *shape)`.
+            alpha: Signal coefficient, scalar or `(batch,)`.
+            sigma: Noise coefficient, likewise; not 0 where alpha is.
+            covariates: `(batch, K)`, standardised, NaN where not given.
+        """
         alpha, sigma = (c.to(x).reshape(-1, 1) for c in (alpha, sigma))
+        mean = self.mean_given(covariates)
 
         def gain(eigenvalue: Tensor) -> Tensor:
             return alpha * eigenvalue / (alpha.square() * eigenvalue + sigma.square())
 
         wide = alpha.reshape(-1, *[1] * (x.ndim - 1))
-        centred = x - wide * self.mean
+        centred = x - wide * mean
         coarse = self._coarse(centred)
         flat = coarse.flatten(1)
         scores = flat @ self.basis.T
@@ -85,11 +129,13 @@ class PooledGaussian(nn.Module):
         estimate = base * flat + (scores * (gain(self.eigenvalues) - base)) @ self.basis
         fine = gain(self.fine).reshape(-1, *[1] * (x.ndim - 1))
         low = self._spread(estimate.reshape(coarse.shape) - fine.reshape(-1, 1, 1, 1, 1) * coarse)
-        return self.mean + fine * centred + low
+        return mean + fine * centred + low
 
     @torch.no_grad()
-    def fit(self, images: Tensor, groups: Sequence[int]) -> "PooledGaussian":
-        """Set mean and covariance from `images` `(n, *shape)`, calibrated for *people that were not seen*.
+    def fit(
+        self, images: Tensor, groups: Sequence[int], covariates: Tensor | None = None, ridge: float = 0.01
+    ) -> "PooledGaussian":
+        """Set mean, covariance and effects from `images` `(n, *shape)`, calibrated for *people that were not seen*.
 
         The directions are the leading principal components of all images. Their variances, the floor and the fine
         variance are measured on each group (person) with components fitted without it; otherwise the tail of the
@@ -98,6 +144,8 @@ class PooledGaussian(nn.Module):
         Args:
             images: Training images.
             groups: The person of each image; at least two different ones.
+            covariates: `(n, K)`, standardised; NaN are filled with 0, the mean. Needed if the anchor was made for some.
+            ridge: Penalty as a fraction of n: covariates that say the same (a scale and a volume) share their effect.
         """
         label = torch.as_tensor(groups)
         people = label.unique()
@@ -109,6 +157,7 @@ class PooledGaussian(nn.Module):
         self.mean.copy_(images.mean(0))
         centred = images - self.mean
         coarse = torch.cat([self._coarse(part) for part in centred.split(64)]).flatten(1)
+        self._fit_effects(coarse, covariates, ridge)
         fine = (centred.square().sum() - coarse.square().sum()) / (centred.numel() - coarse.numel())
         self.fine.copy_(fine)
         variances, floors = [], []
@@ -130,6 +179,23 @@ class PooledGaussian(nn.Module):
         self.eigenvalues.copy_(spectrum.clamp_min(floor))
         self.floor.copy_(floor)
         return self
+
+    def _fit_effects(self, coarse: Tensor, covariates: Tensor | None, ridge: float) -> None:
+        wanted = self.options["covariates"]
+        if not wanted:
+            return
+        if covariates is None or covariates.shape != (len(coarse), wanted):
+            got = None if covariates is None else tuple(covariates.shape)
+            raise InputError(
+                f"expected covariates of shape {(len(coarse), wanted)} to fit the anchor; got {got}."
+            )
+        c = torch.nan_to_num(covariates.double(), nan=0.0)
+        count = len(c)
+        gram = c.T @ c + ridge * count * torch.eye(wanted, dtype=c.dtype)
+        self.effects.copy_(torch.linalg.solve(gram, c.T @ coarse.double()).to(self.effects))
+        spread = gram / count
+        scale = spread.diagonal().rsqrt()
+        self.correlation.copy_((scale[:, None] * spread * scale).to(self.correlation))
 
 
 def _principal(rows: Tensor, rank: int) -> Tensor:

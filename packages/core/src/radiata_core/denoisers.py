@@ -108,7 +108,7 @@ class NetworkDenoiser(nn.Module):
         path: The path the network was (or will be) trained on.
         prediction: What the network's output means.
         scaling: How state and time enter the network.
-        anchor: Closed-form denoiser `anchor(x, alpha, sigma)`; the network then takes twice the channels.
+        anchor: Closed-form denoiser `anchor(x, alpha, sigma, **conditions)`; the network then takes twice the channels.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class NetworkDenoiser(nn.Module):
         if self.anchor is None:
             return self.scaling.sign * self.network(scaled, _fine(level, x), **conditions)
         c = self.path.coefficients(t)
-        linear = self.anchor(x, c.alpha, c.sigma)
+        linear = self.anchor(x, c.alpha, c.sigma, **conditions)
         correction = self.network(torch.cat([scaled, linear], 1), _fine(level, x), **conditions)
         return (
             convert(linear, x, t, self.path, Prediction.X0, self.prediction) + self.scaling.sign * correction

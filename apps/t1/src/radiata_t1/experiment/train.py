@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from radiata_core.train import TrainOptions
     from radiata_imaging.store import Store
     from radiata_t1.data.covariates import CovariateScale
+    from radiata_t1.model.predictions import PredictionType
 
 __all__ = ["Train"]
 
@@ -51,7 +52,7 @@ class Train:
     positions: bool = True
     """Learned positions, which bind the network to the store's grid."""
     init: str | None = None
-    """Start from the weights of a model (name, file or run), of the same or another prediction type."""
+    """Start from the network of a model (name, file or run) of any prediction type; the anchor is fitted on this store."""
     time_law: Literal["log-normal", "uniform"] = "log-normal"
     """Law of the training times: log-normal noise-to-signal ratio, or uniform as MedForJ's."""
     time_mean: float = 0.5
@@ -218,41 +219,44 @@ class Train:
         import torch
 
         from radiata_core.checkpoint import load_model, save_model
-        from radiata_t1.model.build import Architecture, build_denoiser, fit_anchor, with_prediction
+        from radiata_t1.model.build import fit_anchor
         from radiata_t1.model.predictions import PredictionType
-        from radiata_t1.model.weights import find_model
 
         kind = PredictionType(self.prediction)
         start = self.out / "start" / "model.safetensors"
         if self.resume and start.is_file():
             denoiser: Any = load_model(start).denoiser
-        elif self.init is not None:
-            loaded = load_model(find_model(self.init))
-            kept = loaded.metadata.get("covariates", {}).get("names", [])
-            if list(kept) != list(scale.names) or tuple(loaded.metadata["shape"]) != store.shape:
-                raise InputError(
-                    f"expected a model of {store.shape} with covariates {list(scale.names)}; got "
-                    f"{tuple(loaded.metadata['shape'])} with {list(kept)} in {self.init}. Use another store or model."
-                )
-            denoiser = with_prediction(loaded.denoiser, kind)  # type: ignore[arg-type]
         else:
-            architecture = Architecture(
-                self.channels, self.down_blocks, self.up_blocks, self.rank, self.positions
-            )
-            denoiser = build_denoiser(
-                None if self.network == "medforj" else architecture,
-                kind,
-                store.shape,
-                len(scale.names),
-                self.seed,
-            )
+            denoiser = self._fresh(kind, store, scale)
             if denoiser.anchor is not None:
-                fit_anchor(denoiser, torch.stack([heads[i]["image"] for i in range(len(heads))]), people)
+                items = [heads[i] for i in range(len(heads))]
+                given = torch.stack([item["covariates"] for item in items]) if scale.names else None
+                fit_anchor(denoiser, torch.stack([item["image"] for item in items]), people, given)
         if not start.is_file():
             # The anchor takes a minute to fit, and a resumed run needs the very same one.
             save_model(start, denoiser, metadata={"note": "the denoiser before the first step"})
         denoiser.network.to(memory_format=torch.channels_last_3d)
         return denoiser.train()
+
+    def _fresh(self, kind: "PredictionType", store: "Store", scale: "CovariateScale") -> "NetworkDenoiser":
+        """A network from the seed, or that of --init read as this prediction; its anchor is not fitted yet."""
+        from radiata_core.checkpoint import load_model
+        from radiata_t1.model.build import Architecture, build_denoiser, with_prediction
+        from radiata_t1.model.weights import find_model
+
+        if self.init is None:
+            sizes = Architecture(self.channels, self.down_blocks, self.up_blocks, self.rank, self.positions)
+            return build_denoiser(
+                None if self.network == "medforj" else sizes, kind, store.shape, len(scale.names), self.seed
+            )
+        loaded = load_model(find_model(self.init))
+        kept = loaded.metadata.get("covariates", {}).get("names", [])
+        if list(kept) != list(scale.names) or tuple(loaded.metadata["shape"]) != store.shape:
+            raise InputError(
+                f"expected a model of {store.shape} with covariates {list(scale.names)}; got "
+                f"{tuple(loaded.metadata['shape'])} with {list(kept)} in {self.init}. Use another store or model."
+            )
+        return with_prediction(loaded.denoiser, kind, self.rank, len(scale.names))  # type: ignore[arg-type]
 
     def _objective(self, denoiser: "NetworkDenoiser") -> "Regression":
         from radiata_core.objectives import (

@@ -61,7 +61,11 @@ def build_denoiser(
         return NetworkDenoiser(medforj, path, prediction, MedForJInput())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, 0))
-        anchor = PooledGaussian(shape=(1, *shape), rank=architecture.rank) if architecture.rank else None
+        anchor = (
+            PooledGaussian(shape=(1, *shape), rank=architecture.rank, covariates=covariates)
+            if architecture.rank
+            else None
+        )
         levels = len(architecture.channels)
         network = UNet(
             in_channels=2 if anchor is not None else 1,
@@ -76,17 +80,24 @@ def build_denoiser(
     return NetworkDenoiser(network, path, prediction, scaling, anchor)
 
 
-def fit_anchor(denoiser: NetworkDenoiser, images: Tensor, people: Sequence[int]) -> None:
-    """Set the anchor's mean and covariance from training heads `(n, 1, x, y, z)` in [-1, 1]."""
+def fit_anchor(
+    denoiser: NetworkDenoiser, images: Tensor, people: Sequence[int], covariates: Tensor | None
+) -> None:
+    """Set the anchor from training heads `(n, 1, x, y, z)` in [-1, 1] and their standardised covariates `(n, K)`."""
     if isinstance(denoiser.anchor, PooledGaussian):
-        denoiser.anchor.fit(images, people)
+        denoiser.anchor.fit(images, people, covariates)
 
 
-def with_prediction(denoiser: NetworkDenoiser, kind: PredictionType) -> NetworkDenoiser:
-    """The same weights read as another prediction type: the start of a fine-tuning from one type to another.
+def with_prediction(
+    denoiser: NetworkDenoiser, kind: PredictionType, rank: int, covariates: int
+) -> NetworkDenoiser:
+    """The same network read as another prediction type, with an anchor to be fitted: the start of a fine-tuning.
 
     The network sees the log-SNR and a unit-variance state, so what it knows of one path holds on another up to the scale
     of its output: rectified flow to v differs by a factor between 0.71 and 1.
     """
     path, prediction = path_and_prediction(kind)
-    return NetworkDenoiser(denoiser.network, path, prediction, denoiser.scaling, denoiser.anchor)
+    anchor = None
+    if isinstance(denoiser.anchor, PooledGaussian):
+        anchor = PooledGaussian(shape=denoiser.anchor.options["shape"], rank=rank, covariates=covariates)
+    return NetworkDenoiser(denoiser.network, path, prediction, denoiser.scaling, anchor)

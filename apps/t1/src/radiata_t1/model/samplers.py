@@ -54,7 +54,7 @@ _PARITY_STEPS = {SamplerName.MEDFORJ_2025: 64, SamplerName.MEDFORJ_2026: 256}
 _NOISE, _STEPS = 0, 1  # keys that keep a seed's initial noise apart from the noise of a stochastic solver
 
 
-def start_state(denoiser: NetworkDenoiser, noise: Tensor) -> Tensor:
+def start_state(denoiser: NetworkDenoiser, noise: Tensor, covariates: Tensor | None = None) -> Tensor:
     """The state at t = 1: sigma eps, plus alpha times the mean head where the path ends above alpha = 0.
 
     MedForJ's discrete path keeps 0.00635 x_0 at its end. A network has always seen that much of a head there, so a start
@@ -63,7 +63,7 @@ def start_state(denoiser: NetworkDenoiser, noise: Tensor) -> Tensor:
     c = denoiser.path.coefficients(torch.ones((), dtype=torch.float64))
     state = float(c.sigma) * noise
     if denoiser.anchor is not None and float(c.alpha) > 0:
-        state = state + float(c.alpha) * denoiser.anchor.mean.to(noise)  # type: ignore[operator]
+        state = state + float(c.alpha) * denoiser.anchor.mean_given(covariates).to(noise)  # type: ignore[operator]
     return state
 
 
@@ -123,7 +123,7 @@ class Sampler:
         if self.name is SamplerName.MEDFORJ_2026:
             return medforj_2026(denoiser, noise, self.count, callback=callback, **conditions)
         model = Guided(denoiser, self.guidance) if conditions and self.guidance != 1.0 else denoiser
-        x = start_state(denoiser, noise)
+        x = start_state(denoiser, noise, conditions.get("covariates"))
         if self.name is SamplerName.ADAPTIVE:
             return adaptive(model, x, denoiser.path, rtol=1e-3, atol=1e-3, **conditions).x
         times = self._grid()(self.count, denoiser.path)
