@@ -11,8 +11,13 @@ Part 2, quality per evaluation: relative error of a solver's heads against a con
 same noise, || x - x* || / || x* - mean(x*) ||, root mean square over heads. MedForJ's programs clip, and one of them starts
 late; what they converge to is their own matter, so their error here holds both their steps and their rules.
 
+Part 3, conditions: fluid in the middle of heads drawn with small and with large `ventricles_ml`, same seeds; and how well
+that stand-in follows the true volume on held-out heads (correlation).
+
 The store is what `radiata-t1 cohort LABELS --validation 07 14 --test 06 13` writes. Without --store, it is drawn anew from
 --labels (or from `../shared/data/labels` beside the checkout); where there is neither, part 1 is left out (null).
+Real scans, where they lie beside the checkout (four of three people, never in training), are denoised too: `real_*`, with
+the least and largest error for interval. They are another world than the renderings the model knows.
 Intervals: 95 % bootstrap over heads within people. Two test people are two people: the interval says nothing of a third.
 """
 
@@ -120,9 +125,11 @@ def denoising(store_path: Path, quick: bool) -> tuple[dict[str, float | list[flo
             )
     model = model_named("rflow-4mm")
     figures: dict[str, float | list[float]] = {}
+    chosen_mid = next(iter(linear))
     rows, mid = [], {"model": [], "wiener": [], "identity": [], "mean": []}
     for t in TIMES:
         chosen = min(linear, key=lambda key: errors(linear[key], tuning, tuning_noise, t).mean())
+        chosen_mid = chosen if t == 0.5 else chosen_mid
         by = {
             "model": errors(model, test, noise, t),
             "wiener": errors(linear[chosen], test, noise, t),
@@ -136,12 +143,34 @@ def denoising(store_path: Path, quick: bool) -> tuple[dict[str, float | list[flo
             figures[f"{name}_mse_t{t:g}"] = float(values.mean())
             if t in MIDDLE:
                 mid[name].append(values)
+    scans = real_heads()
+    if scans is not None:
+        figures["real_scans"] = len(scans)
+        real_noise = noise_of(generators_of(range(len(scans)), 9), scans.shape[1:])
+        for name, denoiser in (("model", model), ("wiener", linear[chosen_mid])):
+            values = np.mean([errors(denoiser, scans, real_noise, t) for t in MIDDLE], 0)
+            figures[f"real_{name}_mse_mid"] = float(values.mean())
+            figures[f"real_{name}_mse_mid_ci"] = [float(values.min()), float(values.max())]
     for name, values in mid.items():
         pooled = np.mean(values, 0)
         figures[f"{name}_mse_mid"] = float(pooled.mean())
         figures[f"{name}_mse_mid_ci"] = interval(pooled, groups=people)
     figures["test_people"], figures["test_heads"] = len(np.unique(people)), len(people)
     return figures, rows
+
+
+def real_heads() -> torch.Tensor | None:
+    """The real scans beside the checkout, prepared as the command prepares them; None where they are absent."""
+    from radiata_imaging.nifti import read_volume
+    from radiata_imaging.preprocess import PreprocessSpec, prepare_volume
+
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data" / "t1"
+    if not folder.is_dir():
+        return None
+    spec = PreprocessSpec(spacing=4.0, shape=(48, 56, 48))
+    return torch.from_numpy(
+        np.stack([prepare_volume(read_volume(path), spec).array for path in sorted(folder.glob("*.nii.gz"))])
+    )[:, None]
 
 
 def truncated(covariance: LowRank, rank: int, shrinkage: float) -> LowRank:
@@ -161,7 +190,7 @@ def truncated(covariance: LowRank, rank: int, shrinkage: float) -> LowRank:
 def solving(name: str, quick: bool) -> tuple[dict[str, float | list[float]], list[list[str]]]:
     """Errors against the converged solution of one model; MedForJ's programs where the model is on their path."""
     denoiser = model_named(name)
-    event = tuple(denoiser.network.options["shape"])
+    event = _grid(denoiser)
     seeds = range(2 if quick else 6)
     noise = noise_of(generators_of(seeds, 0), (1, *event))
     figures: dict[str, float | list[float]] = {}
@@ -188,6 +217,47 @@ def solving(name: str, quick: bool) -> tuple[dict[str, float | list[float]], lis
     return figures, rows
 
 
+def central_fluid(images: np.ndarray) -> np.ndarray:
+    """Millilitres of fluid-like voxels (below -0.35) in a central ellipsoid: a stand-in for ventricular volume, `(n,)`."""
+    axes = [(np.arange(n) - (n - 1) / 2) * 4.0 for n in images.shape[-3:]]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+    centre = (x / 36) ** 2 + (y / 52) ** 2 + ((z - 4) / 32) ** 2 < 1
+    return (images[..., centre] < -0.35).sum(-1) * 0.064
+
+
+def conditioning(store_path: Path | None, quick: bool) -> dict[str, float | list[float]]:
+    """Does `ventricles_ml` do what it says? The same seeds at 15 and at 70 ml; the stand-in is judged on held-out heads."""
+    from radiata_imaging.store import Store
+    from radiata_t1.data.covariates import CovariateScale
+
+    loaded = load_model(find_model("rflow-4mm"))
+    scale = CovariateScale.from_metadata(loaded.metadata)
+    denoiser = model_named("rflow-4mm")
+    seeds = list(range(4 if quick else 10))
+    figures: dict[str, float | list[float]] = {}
+    drawn = {}
+    with torch.inference_mode():
+        for millilitres in (15.0, 70.0):
+            row = torch.from_numpy(scale.row({"ventricles_ml": millilitres})).expand(len(seeds), -1)
+            heads_ = Sampler(SamplerName.DPMPP_2M, 12)(denoiser, seeds, (1, *_grid(denoiser)), covariates=row)
+            drawn[millilitres] = central_fluid(heads_[:, 0].numpy())
+            figures[f"fluid_ml_at_{millilitres:g}"] = float(drawn[millilitres].mean())
+    difference = drawn[70.0] - drawn[15.0]
+    figures["fluid_ml_difference"] = float(difference.mean())
+    figures["fluid_ml_difference_ci"] = interval(difference)
+    if store_path is not None:
+        store = Store(store_path)
+        index = store.indices("test")
+        truth = store.covariates[index, store.covariate_names.index("ventricles_ml")]
+        proxy = central_fluid(np.stack([store.array(i) for i in index]))
+        figures["fluid_truth_correlation"] = float(np.corrcoef(truth, proxy)[0, 1])
+    return figures
+
+
+def _grid(denoiser: NetworkDenoiser) -> tuple[int, ...]:
+    return tuple(denoiser.network.options["shape"])
+
+
 def table(head: list[str], rows: list[list[str]]) -> None:
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     for row in [head, *rows]:
@@ -212,10 +282,19 @@ def main() -> None:
         else:
             found, rows = denoising(store, arguments.quick)
             figures |= found
+            if "real_model_mse_mid" in found:
+                model, linear = (f"{found[f'real_{name}_mse_mid']:.4f}" for name in ("model", "wiener"))
+                print(f"{found['real_scans']} real scans at middle noise: model {model}, wiener {linear}")
             print(
                 f"held-out denoising, {found['test_heads']} heads of {found['test_people']} people, mean squared error"
             )
             table(["t", "model", "wiener", "identity", "mean head", "wiener chosen"], rows)
+        found = conditioning(store, arguments.quick)
+        figures |= found
+        low, high = (f"{found[f'fluid_ml_at_{ml}']:.1f}" for ml in (15, 70))
+        print(
+            f"central fluid of heads drawn with ventricles_ml 15: {low} ml, with 70: {high} ml (same seeds)\n"
+        )
     rows = []
     for name in ("velocity-4mm", "rflow-4mm"):
         found, more = solving(name, arguments.quick)
