@@ -17,10 +17,9 @@ from radiata_core.checkpoint import load_model
 from radiata_core.checkpoints import Checkpoints
 from radiata_core.errors import InputError
 from radiata_core.logs import read_log
-from radiata_core.orders import BalancedOrder, ShuffledOrder, rows_of_process
+from radiata_core.orders import BalancedOrder, ShuffledOrder
 from radiata_core.runs import sha256
-from radiata_core.seeds import generators_of
-from radiata_core.train import hide, learning_rate, train
+from radiata_core.train import train
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 _spec = importlib.util.spec_from_file_location("tiny_training", SCRIPT)
@@ -222,17 +221,6 @@ def test_validation_is_binned_and_curves_are_drawn(tmp_path):
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
-def test_processes_share_the_batch_and_no_noise():
-    """Two processes of two pieces: every position once, so no two rows of a step draw from one generator."""
-    parts = [rows_of_process(8, 2, 2, rank) for rank in (0, 1)]
-    assert sorted(p for part in parts for piece in part for p in piece) == list(range(8))
-    assert [len(piece) for part in parts for piece in part] == [2, 2, 2, 2]
-    draws = [torch.randn(3, generator=g) for part in parts for piece in part for g in generators_of(piece, 1)]
-    assert len({tuple(draw.tolist()) for draw in draws}) == 8
-    with pytest.raises(InputError, match="multiple of 6"):
-        rows_of_process(8, 2, 3, 0)
-
-
 def test_every_epoch_reads_every_item_once_in_another_order():
     order = ShuffledOrder(11, seed=4)
     epochs = [[order(11 * epoch + place) for place in range(11)] for epoch in range(3)]
@@ -246,22 +234,3 @@ def test_balanced_epochs_read_every_person_once():
     for epoch in range(20):
         assert sorted(groups[order(3 * epoch + place)] for place in range(3)) == ["a", "b", "c"]
     assert {order(row) for row in range(300)} == set(range(11))
-
-
-def test_hidden_conditions_have_the_asked_frequency():
-    """4000 rows: five standard deviations, wrong once in 10^6."""
-    options = tiny.options(condition_dropout=0.2, covariate_dropout=0.1)
-    given = {"covariates": torch.zeros(4000, 2)}
-    gone = hide(given, generators_of(range(4000), 2), options)["covariates"].isnan().double()
-    both, single = gone.prod(1).mean(), gone[:, 0].mean()
-    assert abs(both - (0.2 + 0.8 * 0.01)) < 5 * math.sqrt(0.208 * 0.792 / 4000)
-    assert abs(single - (0.2 + 0.8 * 0.1)) < 5 * math.sqrt(0.28 * 0.72 / 4000)
-    assert not given["covariates"].isnan().any()
-
-
-def test_learning_rate_rises_then_falls_to_zero():
-    options = tiny.options(steps=100, warmup=10, learning_rate=1.0, cosine=True)
-    rates = [learning_rate(step, options) for step in range(101)]
-    assert rates[:10] == pytest.approx([(k + 1) / 10 for k in range(10)])
-    assert rates[55] == pytest.approx(0.5)
-    assert rates[100] == pytest.approx(0.0)
