@@ -99,7 +99,7 @@ class CohortSpec:
         head_scale: Isotropic scale of the whole head.
         brain_scale: Log growth of the brain inside the head.
         ventricle_growth: Outward velocity at the ventricular wall, mm.
-        cortical_thinning: Inward velocity at the pial surface, mm.
+        cortical_thinning: Velocity at the surfaces of the cerebrum, pial and ventricular, into the tissue, mm.
         warp_amplitude: Sd of the random velocity, mm.
         warp_length: Its correlation length, mm.
         bias: Sd of the log bias field.
