@@ -1,6 +1,7 @@
 """MeshNet from tfjs files against a second implementation, and on heads whose tissues are known."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,9 @@ def activation(name, kind):
 
 def write_model(folder, layers, rng, comment="", classes=None):
     """A converted Keras model as tfjs lays it out; returns the weights by name."""
-    rows = [{"class_name": "InputLayer", "config": {"name": "input"}, "inbound_nodes": []}]
+    rows: list[dict[str, Any]] = [
+        {"class_name": "InputLayer", "config": {"name": "input"}, "inbound_nodes": []}
+    ]
     entries, weights, channels = [], {}, 1
     for layer in layers:
         before = rows[-1]["config"]["name"]
@@ -84,7 +87,8 @@ def z_score(x):
 
 LAYERS = [
     conv("a", 4, 1), activation("a1", "elu"), conv("b", 4, 3), activation("b1", "relu"),
-    conv("c_gn", 4, 5, bias=False), activation("c1", "gelu"), conv("d", 6, 2), activation("d1", "elu"), conv("output", 3, 1, 1),
+    conv("c_gn", 4, 5, bias=False), activation("c1", "gelu"), conv("d", 6, 2), activation("d1", "elu"),
+    conv("output", 3, 1, 1),
 ]  # fmt: skip
 
 
@@ -109,11 +113,18 @@ def test_network_is_keras_by_its_definition(tmp_path, rng, shape):
     np.testing.assert_array_equal(image, before)
 
 
-def test_box_changes_no_label_beyond_the_reach(tmp_path, rng):
+def test_box_changes_no_label_beyond_the_reach(tmp_path, rng, monkeypatch):
     """With a margin of the receptive field's radius, labels of the head are those of the whole grid."""
-    layers = [conv("a", 3, 1), activation("a1", "elu"), conv("b", 3, 4), activation("b1", "elu"), conv("output", 3, 1, 1)]
+    layers = [
+        conv("a", 3, 1),
+        activation("a1", "elu"),
+        conv("b", 3, 4),
+        activation("b1", "elu"),
+        conv("output", 3, 1, 1),
+    ]
     write_model(tmp_path / "tiny", layers, rng)
     model = read_meshnet(tmp_path / "tiny")
+    monkeypatch.setattr("radiata_imaging.meshnet._SIDE", 64)
     array = np.zeros((40, 44, 36), np.float32)
     array[8:30, 9:33, 5:28] = rng.uniform(0.5, 1, (22, 24, 23))
     head = Volume(array, centred_affine(array.shape, 1.0, "RAS"))
@@ -174,7 +185,9 @@ def test_broken_folders_are_refused_in_one_line(tmp_path, rng):
         "got 0": lambda: (folder / "model.bin").unlink(),
         "finite": lambda: (folder / "model.bin").write_bytes(b"\xff" * len(whole)),
         "cannot be read": lambda: (folder / "model.json").write_text(text[:-40]),
-        "plain file name": lambda: (folder / "model.json").write_text(text.replace("model.bin", "../model.bin")),
+        "plain file name": lambda: (folder / "model.json").write_text(
+            text.replace("model.bin", "../model.bin")
+        ),
         "quantized": lambda: (folder / "model.json").write_text(text.replace("float32", "uint8")),
         "activation swish": lambda: (folder / "model.json").write_text(text.replace('"relu"', '"swish"')),
         "takes": lambda: (folder / "model.json").write_text(text.replace('[[["b1", 0', '[[["a", 0')),

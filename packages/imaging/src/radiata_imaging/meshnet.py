@@ -1,30 +1,29 @@
 r"""MeshNet, an independent segmenter of whole T1 heads, with the weights the user has (brainchop's).
 
-Every layer is a dilated 3 x 3 x 3 convolution on the full grid; the dilations 1, 2, 4, ..., 16, ..., 1 widen the view without
-pooling, so a head of 256 mm is labelled in one pass by some 10^5 numbers:
+Every layer is a dilated 3 x 3 x 3 convolution on the full grid; the dilations 1, 2, 4, ..., 16, ..., 1 widen the
+view without pooling, so a head of 256 mm is labelled in one pass by some 10^5 numbers:
 
 $$ h_{l+1}(p) = \phi\Big( \sum_{q \in \{-1,0,1\}^3} W_l(q)\, h_l(p + d_l q) + b_l \Big), \qquad
    \hat y(p) = \arg\max_c\, (W h_L(p) + b)_c , $$
 
-zero outside the grid. Batch normalisation is folded into W and b by the exporter; layers named `..._gn` (mindgrab) z-score
-each channel over the whole grid before phi.
+zero outside the grid. Batch normalisation is folded into W and b by the exporter; layers named `..._gn` (mindgrab)
+z-score each channel over the whole grid before phi.
 
-Memory: one activation of 20 channels at 256^3 is 1.3 GB. A layer is computed slab by slab into its own input (the few slices
-that later slabs still need are kept aside), so one activation is held and not two; the last layer is reduced to labels slab by
-slab. Both are exact, not approximations of the whole-volume pass.
+Memory: one activation of 20 channels at 256^3 is 1.3 GB. A layer is computed slab by slab into its own input (the few
+slices that later slabs still need are kept aside), so one activation is held and not two; the last layer is reduced to
+labels slab by slab. Both are exact, not approximations of the whole-volume pass.
 
-What the weights expect, and how it is known:
+What the weights expect, as brainchop's own code does it:
 
-| step | as in brainchop | known from |
-|---|---|---|
-| grid | 256^3, 1 mm, axes towards L, I, A, middle of the field of view kept | its conformity check; heads turned otherwise lose their Dice |
-| axis order | array index order of the file, i fastest in the file and first in the tensor | its transpose step; same check |
-| intensity | to 0 ... 255, above the 99.9 % quantile of non-zero voxels clipped | FreeSurfer's conform, followed by its viewer |
-| scale | 5 % and 95 % quantiles to 0 and 1 where model.json says so, else minimum and maximum to 0 and 1 | its parameter list |
-| clean-up | largest connected piece of everything that is not background | its default post-processing |
+* grid: 256^3, 1 mm, axes towards L, I, A (FreeSurfer's conformed grid), the middle of the field of view kept; the first
+  axis of the tensor is the file's fastest. On heads of known tissue other orders lose Dice (`tests/imaging`).
+* intensity: to 0 ... 255, clipped above the 99.9 % quantile of non-zero voxels (FreeSurfer's conform).
+* scale: 5 % and 95 % quantiles of the grid to 0 and 1 where `model.json` says so, else minimum and maximum.
+* clean-up: only the largest connected piece of everything that is not background.
 
-Not followed: brainchop's crop to the head before the network (`margin` does it, by a threshold of its own), the pre-model that
-its 50- and 104-class entries run first to crop the brain, and its exact rounding to uint8.
+Not followed: linear interpolation (cubic here), the crop to the head (`margin` does it, by a threshold of its own) and
+the network that its 50- and 104-class entries run first to crop the brain. Volumes were compared with known tissue for
+the 3-class model only; the others are read and run, not validated.
 
 References:
     A. Fedorov et al. (2017). End-to-end learning of brain tissue segmentation from imperfect labeling. IJCNN, fig. 1.
@@ -179,7 +178,10 @@ def _convolve(x: torch.Tensor, layer: Convolution) -> torch.Tensor:
         values = layer.slab(_padded(window, before, stop + reach - high))
         out[start:stop] = values if layer.normalised else layer.finish(values)
     if layer.normalised:
-        mean, square = out.new_zeros(outputs, dtype=torch.float64), out.new_zeros(outputs, dtype=torch.float64)
+        mean, square = (
+            out.new_zeros(outputs, dtype=torch.float64),
+            out.new_zeros(outputs, dtype=torch.float64),
+        )
         for slab in out.split(_SLAB):  # float64: 256³ float32 terms lose digits
             mean += slab.double().sum((0, 1, 2))
         mean /= depth * rows * columns
@@ -250,9 +252,7 @@ def _convolution(
         or activation not in _ACTIVATIONS
         or config.get("groups", 1) != 1
     ):
-        raise _not_meshnet(
-            folder, f"dilation {dilation}, activation {activation} or groups of layer {name}"
-        )
+        raise _not_meshnet(folder, f"dilation {dilation}, activation {activation} or groups of layer {name}")
     if kernel is None or kernel.ndim != 5 or len(set(kernel.shape[:3])) != 1 or kernel.shape[0] % 2 == 0:
         raise _not_meshnet(
             folder, f"{'no kernel' if kernel is None else f'kernel {kernel.shape}'} of layer {name}"
@@ -306,8 +306,7 @@ def conform(volume: Volume) -> Volume:
     affine = centred_affine((_SIDE,) * 3, 1.0, "LIA")
     affine[:3, 3] += centre[:3]
     moved = resample(volume, Grid((_SIDE,) * 3, affine), outside=low)
-    span = max(high - low, np.finfo(np.float32).tiny)
-    return Volume(np.rint(np.clip((moved.array - low) * (255 / span), 0, 255)), affine)
+    return Volume(np.rint(np.clip((moved.array - low) * (255 / (high - low)), 0, 255)), affine)
 
 
 def segment(
@@ -372,6 +371,5 @@ def meshnet_volumes(labels: Volume, model: MeshNet) -> dict[str, float]:
     millilitres = abs(float(np.linalg.det(labels.affine[:3, :3]))) / 1000
     counts = np.bincount(labels.array.astype(np.int64).ravel(), minlength=len(model.classes))
     return {
-        name: float(count * millilitres)
-        for name, count in zip(model.classes[1:], counts[1:], strict=True)
+        name: float(count * millilitres) for name, count in zip(model.classes[1:], counts[1:], strict=True)
     }

@@ -58,9 +58,7 @@ def read_layers_model(folder: Path) -> LayersModel:
         topology = topology.get("model_config", topology)
         rows = topology["config"]["layers"]
         layers = tuple((str(row["class_name"]), dict(row["config"])) for row in rows)
-        inputs = tuple(
-            tuple(str(node[0]) for node in (row.get("inbound_nodes") or [[]])[0]) for row in rows
-        )
+        inputs = tuple(tuple(str(node[0]) for node in (row.get("inbound_nodes") or [[]])[0]) for row in rows)
         groups = [
             (
                 [_inside(folder, name) for name in group["paths"]],
@@ -103,7 +101,7 @@ def _group(files: list[Path], entries: list[tuple[str, tuple[int, ...]]]) -> dic
             f"expected {wanted} bytes of weights in {names}; got {found}. The file is cut short, missing or of another "
             "model: fetch it again."
         )
-    values = np.frombuffer(b"".join(file.read_bytes() for file in files), dtype="<f4")
+    values = np.frombuffer(b"".join(file.read_bytes() for file in files), dtype="<f4").astype(np.float32)
     if not np.isfinite(values).all():
         raise InputError(
             f"expected finite weights in {names}; got NaN or Inf. The file is damaged: fetch it again."
