@@ -22,7 +22,7 @@ from radiata_imaging.regions import label_volumes
 from radiata_imaging.store import Store
 from radiata_imaging.volume import times
 
-__all__ = ["Heads", "heads_of", "labels_table", "of_store", "store_table"]
+__all__ = ["Heads", "evenly", "heads_of", "labels_table", "of_store", "store_table"]
 
 _LABEL_WORDS = ("_dseg", "_probseg", "_seg.", "_labels", "_mask")
 
@@ -59,7 +59,7 @@ class Heads:
         self, rng: np.random.Generator, number: int = 24, noise: float = 0.02
     ) -> list[np.ndarray]:
         """Positive control: evenly spaced volumes of the set with white noise of sd `noise` (range 2) added."""
-        chosen = _evenly(len(self), number)
+        chosen = evenly(len(self), number)
         copies = [self.read(int(i)) for i in chosen]
         return [
             np.clip(copy + noise * rng.standard_normal(copy.shape, dtype=np.float32), -1, 1).astype(
@@ -69,7 +69,8 @@ class Heads:
         ]
 
 
-def _evenly(n: int, limit: int) -> np.ndarray:
+def evenly(n: int, limit: int) -> np.ndarray:
+    """Positions of at most `limit` out of `n`, evenly spaced, both ends among them."""
     return np.unique(np.rint(np.linspace(0, n - 1, min(n, limit))).astype(int))
 
 
@@ -78,7 +79,7 @@ def of_store(store: Store, splits: Sequence[str] | None, limit: int, name: str) 
     rows = (
         store.indices(None) if splits is None else np.concatenate([store.indices(split) for split in splits])
     )
-    rows = rows[_evenly(len(rows), limit)] if len(rows) else rows
+    rows = rows[evenly(len(rows), limit)] if len(rows) else rows
     x, y, z = store.shape
     return Heads(
         name,
@@ -109,7 +110,7 @@ def heads_of(source: Path, spec: PreprocessSpec, limit: int) -> Heads:
         raise InputError(
             f"expected volumes (.nii, .nii.gz) in {source}; got none. Draw some with radiata-t1 sample."
         )
-    paths = [paths[i] for i in _evenly(len(paths), limit)]
+    paths = [paths[i] for i in evenly(len(paths), limit)]
     scaled = sum("IntensityMap" not in _sidecar(path) for path in paths)
     notes = (
         (

@@ -83,7 +83,7 @@ def evaluation_sections(result: Mapping[str, Any]) -> list[Section]:
 
 def _region_blocks(found: Mapping[str, Any]) -> list[Any]:
     if not found:
-        return [Text("Not measured: give --labels or --regions.")]
+        return [Text("Not measured: give --labels, --regions or --meshnet.")]
     rows = [
         (
             t["region"],
