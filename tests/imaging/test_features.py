@@ -38,6 +38,13 @@ def test_random_network_is_a_function_of_its_seed(rng):
     assert not np.allclose(RandomConvFeatures(0)(x), RandomConvFeatures(1)(x))
 
 
+def test_random_network_needs_room(rng):
+    """Three halvings must leave two voxels an axis: the spread of one voxel is no number."""
+    assert np.isfinite(RandomConvFeatures(0)(rng.standard_normal((9, 9, 9)).astype(np.float32))).all()
+    with pytest.raises(InputError, match=r"9 or more voxels an axis .* got 9×8×9"):
+        RandomConvFeatures(0)(rng.standard_normal((9, 8, 9)).astype(np.float32))
+
+
 def test_random_network_sees_blur(rng):
     from scipy.ndimage import gaussian_filter
 

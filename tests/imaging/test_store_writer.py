@@ -99,3 +99,16 @@ def test_an_item_must_fit_its_store(tmp_path: Path, rng: np.random.Generator) ->
         writer.append(Item(heads(rng, 1)[0], "01", covariates={"age": 3.0}))
     with pytest.raises(InputError, match="at least one head"):
         writer.finish()
+
+
+def test_parts_without_an_item_go_and_others_stay(tmp_path: Path, rng: np.random.Generator) -> None:
+    writer = StoreWriter(tmp_path / "heads.h5", SPEC.shape, SPEC)
+    writer.tidy()
+    assert list(tmp_path.iterdir()) == []
+    writer = StoreWriter(tmp_path / "heads.h5", SPEC.shape, SPEC)
+    writer.append(Item(heads(rng, 1)[0], "01"))
+    writer.tidy()
+    assert len(writer) == 1
+    writer.finish()
+    writer.tidy()
+    assert [path.name for path in tmp_path.iterdir()] == ["heads.h5"]

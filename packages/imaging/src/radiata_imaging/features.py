@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from radiata_core.errors import InputError
 from radiata_imaging.intensity import HistogramBins
+from radiata_imaging.volume import times
 
 __all__ = [
     "FeatureMap",
@@ -159,6 +160,12 @@ class RandomConvFeatures:
 
     @torch.no_grad()
     def __call__(self, array: Float[np.ndarray, "x y z"]) -> np.ndarray:
+        least = 2 ** len(self.channels) + 1
+        if min(array.shape) < least:
+            raise InputError(
+                f"expected volumes of {least} or more voxels an axis for the features of a network; got "
+                f"{times(array.shape)}. Prepare heads on a finer grid."
+            )
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None, None]
         values = []
         for weight in self._weights:

@@ -175,6 +175,11 @@ class StoreWriter:
     def __len__(self) -> int:
         return sum(1 for _ in self.parts.glob("*.part.h5"))
 
+    def tidy(self) -> None:
+        """Remove the folder of parts where it holds no item: a start that failed altogether leaves nothing."""
+        if self.parts.is_dir() and len(self) == 0:
+            shutil.rmtree(self.parts, ignore_errors=True)
+
     def append(self, item: Item, order: int | None = None) -> None:
         """Keep one item for good. An item that is there already is replaced.
 

@@ -119,19 +119,12 @@ class Prepare:
             compression=None if self.compression == "none" else self.compression,
             overwrite=self.overwrite,
         )
-        work = _Work(writer, spec, self.assume_axcodes, self.device)
-        rows = work.through(entries, self.workers)
-        bad = [row for row in rows if "error" in row]
-        if len(bad) == 1 and not self.skip_bad:
-            raise InputError(f"{bad[0]['error']} Or leave it out: --skip-bad.")
-        for row in bad:
-            print(row["error"], file=sys.stderr)
-        if bad and not self.skip_bad:
-            raise InputError(
-                f"expected usable files; {len(bad)} of {len(entries)} are not: {_named(bad)}. Fix them and run again "
-                "(finished scans are kept), or pass --skip-bad."
-            )
-        writer.finish(seen_only=True)
+        try:
+            rows = self._rows(writer, spec, entries)
+            writer.finish(seen_only=True)
+        finally:
+            writer.tidy()
+        skipped = sum("error" in row for row in rows)
         for row, facts in zip(rows, headers, strict=True):
             row["header"] = facts if isinstance(facts, str) else asdict(facts)
         record = {
@@ -144,12 +137,30 @@ class Prepare:
             "splits": _counts(
                 [entry for entry, row in zip(entries, rows, strict=True) if "error" not in row]
             ),
-            "skipped": len(bad),
+            "skipped": skipped,
             "items": rows,
             **provenance(),
         }
         write_json(self.out.with_suffix(".json"), record)
-        print(f"{len(rows) - len(bad)} volumes ({len(bad)} skipped) in {self.out}")
+        print(f"{len(rows) - skipped} volumes ({skipped} skipped) in {self.out}")
+
+    def _rows(
+        self, writer: "StoreWriter", spec: "PreprocessSpec", entries: "tuple[Entry, ...]"
+    ) -> list[dict[str, Any]]:
+        """What became of each entry; raises where one is bad and bad ones may not be left out."""
+        work = _Work(writer, spec, self.assume_axcodes, self.device)
+        rows = work.through(entries, self.workers)
+        bad = [row for row in rows if "error" in row]
+        if len(bad) == 1 and not self.skip_bad:
+            raise InputError(f"{bad[0]['error']} Or leave it out: --skip-bad.")
+        for row in bad:
+            print(row["error"], file=sys.stderr)
+        if bad and not self.skip_bad:
+            raise InputError(
+                f"expected usable files; {len(bad)} of {len(entries)} are not: {_named(bad)}. Fix them and run again "
+                "(finished scans are kept), or pass --skip-bad."
+            )
+        return rows
 
 
 @dataclass(frozen=True)
