@@ -76,7 +76,7 @@ def test_covariates_move_what_they_name(
 
 
 def test_thinning_takes_cortex_and_widens_ventricles(phantom: Anatomy) -> None:
-    """The cerebrum shrinks at both of its surfaces, as in atrophy; bone stays where it is.
+    """The cerebrum shrinks at both of its surfaces, as in atrophy; white matter between them keeps its volume.
 
     The phantom is sampled off its own grid: at half-voxels every displacement below a voxel would round alike.
     """
@@ -89,8 +89,7 @@ def test_thinning_takes_cortex_and_widens_ventricles(phantom: Anatomy) -> None:
     for less, more in itertools.pairwise(ends):
         assert more["cerebral cortex"] < 0.97 * less["cerebral cortex"]
         assert 1.02 < more["ventricles"] / less["ventricles"] < 1.25
-        assert more["extra-cerebral csf"] > 1.05 * less["extra-cerebral csf"]
-        assert more["skull"] == pytest.approx(less["skull"], rel=0.05)
+        assert more["cerebral white matter"] == pytest.approx(less["cerebral white matter"], rel=0.01)
 
 
 def test_a_head_depends_on_its_own_generator_only(phantom: Anatomy) -> None:
