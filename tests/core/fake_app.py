@@ -43,6 +43,35 @@ class Report:
         """Nothing."""
 
 
+def _check(name: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"expected {name} of 1 or more;\ngot {value}. Give more.")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Options inside options."""
+
+    least: int = 1
+
+    def __post_init__(self) -> None:
+        _check("least", self.least)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure things."""
+
+    count: int = 1
+    size: Size = field(default_factory=Size)
+
+    def __post_init__(self) -> None:
+        _check("count", self.count)
+
+    def run(self) -> None:
+        print("measured")
+
+
 if __name__ == "__main__":
     code = main("radiata-fake", "Fake things.", {"sample": Sample, "report": Report})
     print("torch imported" if "torch" in sys.modules else "light", file=sys.stderr)

@@ -17,7 +17,12 @@ _spec.loader.exec_module(fake)
 
 
 def call(*arguments: str) -> int:
-    return main("radiata-fake", "Fake things.", {"sample": fake.Sample, "report": fake.Report}, arguments)
+    return main(
+        "radiata-fake",
+        "Fake things.",
+        {"sample": fake.Sample, "report": fake.Report, "measure": fake.Measure},
+        arguments,
+    )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["sample", "--help"]])
@@ -64,6 +69,17 @@ def test_failures_are_one_line(capsys, fail, code, line):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert line in errors[0]
+
+
+@pytest.mark.parametrize("option", ["--count", "--least"])
+def test_a_value_refused_while_parsing_is_one_line_and_misuse(capsys, option):
+    """By the verb's own check, and by that of options inside options; tyro alone would draw a frame of five lines."""
+    assert call("measure", option, "0") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"radiata-fake measure: error: expected {option[2:]} of 1 or more; got 0. Give more.\n"
+    assert call("measure", option, "2") == 0
+    assert capsys.readouterr() == ("measured\n", "")
 
 
 def test_a_bug_keeps_its_traceback(capsys):

@@ -5,7 +5,7 @@ libraries are imported inside `run()`, so help answers at once.
 
     exit 0    done
     exit 1    failed: one line on standard error says what was expected, what came and what to do
-    exit 2    misused: unknown verb or option (with the nearest known one), bad value
+    exit 2    misused: unknown verb or option (with the nearest known one), a value that its option refuses
     exit 130  interrupted by Ctrl-C or SIGTERM; what was saved stays
 
 An exception that is none of the known kinds is a bug: it keeps its traceback, and exits with 1.
@@ -15,6 +15,7 @@ import contextlib
 import difflib
 import errno
 import inspect
+import io
 import os
 import signal
 import sys
@@ -73,17 +74,9 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
 
 
 def _run(name: str, verb: type, arguments: Sequence[str]) -> int:
-    import tyro
-
-    # What an option's own `__post_init__` refuses while tyro builds it counts as misuse (2); `run()` fails with 1.
     try:
         with _terminated_like_interrupted():
-            task: Any = tyro.cli(
-                verb,
-                prog=name,
-                args=list(arguments),
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-            )
+            task = _parsed(name, verb, arguments)
             task.run()
             sys.stdout.flush()
         return 0
@@ -102,6 +95,37 @@ def _run(name: str, verb: type, arguments: Sequence[str]) -> int:
             line = f"this is a bug ({type(error).__name__}); please report it with the lines above"
         print(f"{name}: error: {line}", file=sys.stderr)
         return 1
+
+
+def _parsed(name: str, verb: type, arguments: Sequence[str]) -> Any:
+    """The verb with its options.
+
+    What an option's own `__post_init__` refuses while tyro builds it is misuse (exit 2), said in one line like any other
+    input error; tyro would frame it and name the class.
+
+    Raises:
+        SystemExit: help was asked for (0), or the arguments mean nothing (2) and that was said.
+    """
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                verb,
+                prog=name,
+                args=list(arguments),
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+            )
+    except SystemExit as stop:
+        error: BaseException | None = stop
+        while error is not None and not isinstance(error, InputError):
+            error = error.__cause__ or error.__context__
+        if error is not None:
+            said = io.StringIO(f"{name}: error: {' '.join(str(error).split())}\n")
+        raise
+    finally:
+        sys.stderr.write(said.getvalue())
 
 
 def _explained(error: Exception) -> str | None:
