@@ -128,6 +128,18 @@ def test_verbs_are_the_houses(cli: ModuleType) -> None:
         assert re.match(r"[A-Z].*[.,]", (verb.__doc__ or "").strip().splitlines()[0]), f"{name}: no sentence"
 
 
+def test_a_flag_that_switches_off_says_what_then_happens(
+    cli: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The help of an option that is on shows `--no-NAME`; its sentence must not read as if that switched it on."""
+    for name, verb in verbs(cli).items():
+        on = [f"--no-{f.name.replace('_', '-')}" for f in dataclasses.fields(verb) if f.default is True]
+        if on:
+            assert cli.run([name, "--help"]) == 0
+            text = re.sub(r"[\s│]+", " ", capfd.readouterr().out)
+            assert [flag for flag in on if text.count(f"{flag} ") < 2] == [], f"{name} --help"
+
+
 def test_no_verb_is_misuse(cli: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run([]) == 2
     out, err = capfd.readouterr()

@@ -50,7 +50,7 @@ class Train:
     rank: int = 96
     """Components of the closed-form Gaussian anchor; 0 for none."""
     positions: bool = True
-    """Learned positions, which bind the network to the store's grid."""
+    """Learned positions bind the network to the store's grid; --no-positions leaves them out."""
     init: str | None = None
     """Start from the network of a model (name, file or run) of any prediction type; the anchor is fitted on this store."""
     time_law: Literal["log-normal", "uniform"] = "log-normal"
@@ -74,7 +74,7 @@ class Train:
     warmup: int = 100
     """Steps of linear warm-up."""
     cosine: bool = True
-    """Let the step size fall along a half cosine."""
+    """The step size falls along a half cosine to the last step; --no-cosine keeps it constant after the warm-up."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
     clip: float = 1.0
@@ -88,7 +88,7 @@ class Train:
     covariates: Annotated[tuple[str, ...] | None, tyro.conf.UseAppendAction] = None
     """Covariates to use, one flag each; all of the store by default."""
     balance: bool = True
-    """Draw people uniformly, however many scans each has."""
+    """People are drawn uniformly, however many scans each has; --no-balance draws scans uniformly."""
     seed: int = 0
     """Seed of initial weights, order, times, noise and dropout."""
     device: Literal["cpu", "auto"] = "cpu"
@@ -98,7 +98,7 @@ class Train:
     workers: int = 0
     """Processes that read data."""
     in_memory: bool = True
-    """Keep the training heads in memory, 2 bytes a voxel."""
+    """The training heads are kept in memory, 2 bytes a voxel; --no-in-memory reads them from the disk each time."""
     validation_heads: int = 24
     """Held-out heads in each validation, spread over the validation people."""
     log_every: int = 50
@@ -110,7 +110,7 @@ class Train:
     validate_every: int = 500
     """Steps between two validations."""
     tensorboard: bool = True
-    """Write TensorBoard curves."""
+    """TensorBoard curves are written; --no-tensorboard leaves them out."""
     max_minutes: float | None = None
     """Stop with a checkpoint after this time."""
     resume: bool = False
