@@ -32,7 +32,9 @@ def write_model(folder, layers, rng, comment="", classes=None):
     rows: list[dict[str, Any]] = [
         {"class_name": "InputLayer", "config": {"name": "input"}, "inbound_nodes": []}
     ]
-    entries, weights, channels = [], {}, 1
+    entries: list[dict[str, Any]] = []
+    weights: dict[str, np.ndarray] = {}
+    channels = 1
     for layer in layers:
         before = rows[-1]["config"]["name"]
         rows.append({**layer, "inbound_nodes": [[[before, 0, 0, {}]]]})
@@ -215,3 +217,53 @@ def test_every_published_model_is_read(shared_data):
         assert all(torch.isfinite(layer.kernel).all() for layer in model.layers)
     assert numbers["model20chan3cls"] == (87183, 3, 46)
     assert numbers["mindgrab"][1:] == (2, 155) and numbers["model21_104class"][1] == 104
+
+
+WHITE = (2, 41, 7, 46)
+GREY = (3, 42, 8, 47, 10, 49, 11, 12, 50, 51, 13, 52, 17, 18, 53, 54, 26, 58)
+
+
+@pytest.mark.slow
+@pytest.mark.needs_shared
+def test_known_tissue_of_a_rendered_head_is_found(shared_data):
+    """Dice with the labels that made the head, 70 slices through the brain, 3-class model.
+
+    Measured: white 0.869, grey 0.859 after a point spread of 0.7 mm; without one 0.05 and 0.20 (noise white by voxel).
+    """
+    from scipy.ndimage import gaussian_filter
+
+    from radiata_imaging.cohort import Anatomy, CohortSpec, render_head
+    from radiata_imaging.interpolation import Interpolation
+    from radiata_imaging.nifti import read_volume
+    from radiata_imaging.orientation import Grid, reorient, resample
+
+    model = read_meshnet(shared_data / "weights" / "brainchop" / "model20chan3cls")
+    codes = reorient(read_volume(shared_data / "labels" / "training_seg_01.nii.gz"), "LPS").array
+    spec = CohortSpec(spacing=1.0, shape=(192, 224, 192), supersample=1)
+    head = render_head(Anatomy(np.rint(codes).astype(np.int16), 1.0, "01"), spec, np.random.default_rng(0))
+    affine = centred_affine(spec.shape, 1.0, "LPS")
+    conformed = conform(Volume(head.image, affine))
+    grid = Grid(conformed.shape, conformed.affine)
+    truth = resample(Volume(head.labels, affine), grid, interpolation=Interpolation.NEAREST).array
+    box = (slice(44, 205), slice(39, 221), slice(86, 156))
+    labels = model.labels(np.ascontiguousarray(gaussian_filter(model.scale(conformed.array), 0.7)[box]))
+
+    def dice(found, codes):
+        known = np.isin(truth[box], codes)
+        return 2 * (found & known).sum() / (found.sum() + known.sum())
+
+    white, grey = dice(labels == 1, WHITE), dice(labels == 2, GREY)
+    assert white > 0.82 and grey > 0.80, (white, grey)
+
+
+@pytest.mark.slow
+@pytest.mark.needs_shared
+def test_volumes_of_a_real_head_are_those_of_an_adult(shared_data):
+    """chris_t1, 0.88 mm, an adult man. Measured: white matter 567 ml, grey 707 ml."""
+    from radiata_imaging.nifti import read_volume
+
+    model = read_meshnet(shared_data / "weights" / "brainchop" / "model20chan3cls")
+    found = meshnet_volumes(
+        segment(read_volume(shared_data / "t1" / "chris_t1.nii.gz"), model, margin=8), model
+    )
+    assert 300 < found["White Matter"] < 700 and 400 < found["Grey Matter"] < 900

@@ -16,7 +16,7 @@ labels slab by slab. Both are exact, not approximations of the whole-volume pass
 What the weights expect, as brainchop's own code does it:
 
 * grid: 256^3, 1 mm, axes towards L, I, A (FreeSurfer's conformed grid), the middle of the field of view kept; the first
-  axis of the tensor is the file's fastest. On heads of known tissue other orders lose Dice (`tests/imaging`).
+  axis of the tensor is the file's fastest. Heads so turned are found; other orders were not tried.
 * intensity: to 0 ... 255, clipped above the 99.9 % quantile of non-zero voxels (FreeSurfer's conform).
 * scale: 5 % and 95 % quantiles of the grid to 0 and 1 where `model.json` says so, else minimum and maximum.
 * clean-up: only the largest connected piece of everything that is not background.
@@ -24,6 +24,10 @@ What the weights expect, as brainchop's own code does it:
 Not followed: linear interpolation (cubic here), the crop to the head (`margin` does it, by a threshold of its own) and
 the network that its 50- and 104-class entries run first to crop the brain. Volumes were compared with known tissue for
 the 3-class model only; the others are read and run, not validated.
+
+Noise that is white from voxel to voxel is foreign to these weights: on a head rendered at 1 mm without averaging (white
+matter sd 6 % of its mean) the 3-class model finds a twentieth of the white matter, Dice 0.05; smoothed by a Gaussian of
+0.7 mm, Dice 0.87 (white) and 0.86 (grey matter). Look at the labels before trusting the volumes of noisy heads.
 
 References:
     A. Fedorov et al. (2017). End-to-end learning of brain tissue segmentation from imperfect labeling. IJCNN, fig. 1.
