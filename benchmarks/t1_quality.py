@@ -233,13 +233,15 @@ def conditioning(store_path: Path | None, quick: bool) -> dict[str, float | list
     loaded = load_model(find_model("rflow-4mm"))
     scale = CovariateScale.from_metadata(loaded.metadata)
     denoiser = model_named("rflow-4mm")
-    seeds = list(range(4 if quick else 10))
+    seeds = list(range(4 if quick else 8))
     figures: dict[str, float | list[float]] = {}
     drawn = {}
     with torch.inference_mode():
         for millilitres in (15.0, 70.0):
             row = torch.from_numpy(scale.row({"ventricles_ml": millilitres})).expand(len(seeds), -1)
-            heads_ = Sampler(SamplerName.DPMPP_2M, 12)(denoiser, seeds, (1, *_grid(denoiser)), covariates=row)
+            heads_ = Sampler(SamplerName.SDE_DPMPP_2M, 30)(
+                denoiser, seeds, (1, *_grid(denoiser)), covariates=row
+            )
             drawn[millilitres] = central_fluid(heads_[:, 0].numpy())
             figures[f"fluid_ml_at_{millilitres:g}"] = float(drawn[millilitres].mean())
     difference = drawn[70.0] - drawn[15.0]

@@ -76,7 +76,7 @@ def test_a_stopped_queue_goes_on_and_other_settings_are_refused(tiny_run: Path, 
 
 def test_dry_run_writes_nothing(tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Sample(out=tmp_path / "x", model=str(tiny_run), seeds=(0, 1), dry_run=True).run()
-    assert "2 of 2 heads to draw, 20 evaluations each" in capsys.readouterr().out
+    assert "2 of 2 heads to draw, 60 evaluations each" in capsys.readouterr().out
     assert not (tmp_path / "x").exists()
 
 

@@ -21,7 +21,7 @@ class Demo:
     """Folder to write to."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """One head a seed."""
-    steps: int = 20
+    steps: int = 60
     """Solver steps."""
     overwrite: bool = False
     """Replace the heads of an earlier demo."""

@@ -55,9 +55,9 @@ class Train:
     """Start from the network of a model (name, file or run) of any prediction type; the anchor is fitted on this store."""
     time_law: Literal["log-normal", "uniform"] = "log-normal"
     """Law of the training times: log-normal noise-to-signal ratio, or uniform as MedForJ's."""
-    time_mean: float = 0.5
+    time_mean: float = -0.3
     """Mean of log(sigma/alpha) under the log-normal law; more is more noise."""
-    time_sd: float = 1.1
+    time_sd: float = 1.4
     """Sd of log(sigma/alpha) under the log-normal law."""
     loss: Literal["mse", "l1", "huber"] = "mse"
     """Distance in the units of the prediction."""

@@ -51,6 +51,7 @@ _TABLES: dict[SamplerName, Callable[..., tables.MultistepTable]] = {
     SamplerName.SDE_DPMPP_2M: tables.sde_dpmpp_2m,
 }
 _PARITY_STEPS = {SamplerName.MEDFORJ_2025: 64, SamplerName.MEDFORJ_2026: 256}
+_DEFAULT_STEPS = _PARITY_STEPS | {SamplerName.SDE_DPMPP_2M: 60, SamplerName.DDPM: 60}
 _NOISE, _STEPS = 0, 1  # keys that keep a seed's initial noise apart from the noise of a stochastic solver
 
 
@@ -73,12 +74,12 @@ class Sampler:
 
     Attributes:
         name: The solver.
-        steps: Steps; None takes 20, or what MedForJ's program takes. `adaptive` has none.
+        steps: Steps; None takes 20, 60 for stochastic solvers, what MedForJ's programs take. `adaptive` has none.
         grid: Where the solver evaluates; None takes log-SNR (linear for Heun, whose steps are in t).
         guidance: Weight of classifier-free guidance.
     """
 
-    name: SamplerName = SamplerName.DPMPP_2M
+    name: SamplerName = SamplerName.SDE_DPMPP_2M
     steps: int | None = None
     grid: GridName | None = None
     guidance: float = 1.0
@@ -91,7 +92,7 @@ class Sampler:
     @property
     def count(self) -> int:
         """Number of steps."""
-        return self.steps if self.steps is not None else _PARITY_STEPS.get(self.name, 20)
+        return self.steps if self.steps is not None else _DEFAULT_STEPS.get(self.name, 20)
 
     def evaluations(self, conditional: bool) -> int:
         """Network evaluations a head, for the estimate; a guess (40) for the adaptive solver."""
