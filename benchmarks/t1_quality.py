@@ -11,7 +11,9 @@ Part 2, quality per evaluation: relative error of a solver's heads against a con
 same noise, || x - x* || / || x* - mean(x*) ||, root mean square over heads. MedForJ's programs clip, and one of them starts
 late; what they converge to is their own matter, so their error here holds both their steps and their rules.
 
-Part 3, conditions: fluid in the middle of heads drawn with small and with large `ventricles_ml`, same seeds; and how well
+Part 3, sets: the distance of drawn heads to held-out heads, for the stochastic default and a deterministic solver, beside the
+same distance from the validation people and from training heads.
+Part 4, conditions: fluid in the middle of heads drawn with small and with large `ventricles_ml`, same seeds; and how well
 that stand-in follows the true volume on held-out heads (correlation).
 
 The store is what `radiata-t1 cohort LABELS --validation 07 14 --test 06 13` writes. Without --store, it is drawn anew from
@@ -256,6 +258,43 @@ def conditioning(store_path: Path | None, quick: bool) -> dict[str, float | list
     return figures
 
 
+def sets(store_path: Path, quick: bool) -> tuple[dict[str, float | list[float]], list[list[str]]]:
+    """Heads of two samplers against held-out heads: MMD on random convolutions (energy kernel), beside real against real."""
+    from radiata_imaging.features import RandomConvFeatures, Standardised, extract
+    from radiata_imaging.store import Store
+    from radiata_imaging.two_sample import EnergyKernel, compare
+
+    store = Store(store_path)
+    count = 8 if quick else 24
+    denoiser = model_named("rflow-4mm")
+    features = RandomConvFeatures()
+    train = extract((store.array(i) for i in store.indices("train")[:: 30 if quick else 10]), [features])[0]
+    scale = Standardised.fit(train)
+    held = {split: store.indices(split)[:: 120 // count][:count] for split in ("validation", "test")}
+    real = {
+        split: scale(extract((store.array(i) for i in index), [features])[0]) for split, index in held.items()
+    }
+    groups = {"validation people (floor)": real["validation"], "training heads": scale(train)[:count]}
+    for sampler in (Sampler(SamplerName.SDE_DPMPP_2M, 60), Sampler(SamplerName.DPMPP_2M, 20)):
+        drawn = []
+        with torch.inference_mode():
+            for first in range(0, count, 4):
+                drawn += list(
+                    sampler(denoiser, list(range(first, first + 4)), (1, *_grid(denoiser)))[:, 0].numpy()
+                )
+        rows = scale(extract((head.clip(-1, 1) for head in drawn), [features])[0])
+        groups[f"{sampler.name.value} {sampler.count}"] = rows
+    figures: dict[str, float | list[float]] = {"set_heads": count}
+    lines = []
+    for name, values in groups.items():
+        found = compare(values, real["test"], EnergyKernel(), np.random.default_rng(0))
+        key = "mmd_" + name.split(" (")[0].replace(" ", "_").replace("-", "_")
+        figures[key], figures[f"{key}_ci"] = found.value, list(found.interval)
+        low, high = found.interval
+        lines.append([name, f"{found.value:.3f}", f"{low:.3f} to {high:.3f}"])
+    return figures, lines
+
+
 def _grid(denoiser: NetworkDenoiser) -> tuple[int, ...]:
     return tuple(denoiser.network.options["shape"])
 
@@ -291,6 +330,13 @@ def main() -> None:
                 f"held-out denoising, {found['test_heads']} heads of {found['test_people']} people, mean squared error"
             )
             table(["t", "model", "wiener", "identity", "mean head", "wiener chosen"], rows)
+        if store is not None:
+            found, rows = sets(store, arguments.quick)
+            figures |= found
+            print(
+                f"distance of {found['set_heads']} heads to as many of the test people (two people: read it as an order)"
+            )
+            table(["heads", "MMD, random convolutions", "95 %"], rows)
         found = conditioning(store, arguments.quick)
         figures |= found
         low, high = (f"{found[f'fluid_ml_at_{ml}']:.1f}" for ml in (15, 70))
