@@ -11,8 +11,8 @@ Part 2, quality per evaluation: relative error of a solver's heads against a con
 same noise, || x - x* || / || x* - mean(x*) ||, root mean square over heads. MedForJ's programs clip, and one of them starts
 late; what they converge to is their own matter, so their error here holds both their steps and their rules.
 
-Part 3, sets: the distance of drawn heads to held-out heads, for the stochastic default and a deterministic solver, beside the
-same distance from the validation people and from training heads.
+Part 3, sets: the distance of drawn heads to held-out heads, for the stochastic default and a deterministic solver, beside
+the same distance from the validation people and from training heads.
 Part 4, conditions: fluid in the middle of heads drawn with small and with large `ventricles_ml`, same seeds; and how well
 that stand-in follows the true volume on held-out heads (correlation).
 

@@ -82,6 +82,7 @@ class Cohort:
         return [(path, name, split.get(name, "train")) for path, name in zip(files, names, strict=True)]
 
     def _draw(self, people: list[tuple[Path, str, str, int]], total: int) -> None:
+        import contextlib
         import dataclasses
         import hashlib
 
@@ -102,7 +103,9 @@ class Cohort:
             self.out, shape, target, COVARIATES, regions=tuple(REGIONS), overwrite=self.overwrite
         )
         first = 0
-        with Progress(total, "draw", unit="head") as bar:
+        with contextlib.ExitStack() as stack:
+            stack.callback(writer.tidy)
+            bar = stack.enter_context(Progress(total, "draw", unit="head"))
             for number, (path, name, split, count) in enumerate(people, start=1):
                 identity = f"{sha256(path)} {self.seed} {number} {spec}"
                 items = [
