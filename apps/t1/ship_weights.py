@@ -21,12 +21,11 @@ def main() -> None:
     options = {
         key: value for key, value in record.get("options", {}).items() if key not in ("store", "out", "init")
     }
-    save_model(
-        target,
-        loaded.denoiser,
-        metadata=loaded.metadata | {"name": name, "options": options},
-        dtype="float16",
-    )
+    metadata = loaded.metadata | {"name": name, "options": options}
+    training = metadata.get("training", {})
+    if training.get("init"):
+        metadata["training"] = training | {"init": Path(training["init"]).name}
+    save_model(target, loaded.denoiser, metadata=metadata, dtype="float16")
     print(f"{target.name}: {target.stat().st_size / 2**20:.1f} MiB")
 
 

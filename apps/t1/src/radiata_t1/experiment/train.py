@@ -307,7 +307,7 @@ class Train:
                 "store_id": store.store_id,
                 "people": len(set(people)),
                 "heads": len(people),
-                "init": self.init,
+                "init": None if self.init is None else Path(self.init).name,
             },
         }
 
