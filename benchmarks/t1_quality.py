@@ -193,7 +193,7 @@ def solving(name: str, quick: bool) -> tuple[dict[str, float | list[float]], lis
     """Errors against the converged solution of one model; MedForJ's programs where the model is on their path."""
     denoiser = model_named(name)
     event = _grid(denoiser)
-    seeds = range(2 if quick else 6)
+    seeds = range(2 if quick else 4)
     noise = noise_of(generators_of(seeds, 0), (1, *event))
     figures: dict[str, float | list[float]] = {}
     rows = []
@@ -203,8 +203,8 @@ def solving(name: str, quick: bool) -> tuple[dict[str, float | list[float]], lis
         truth = integrate(denoiser, state, unipc_2(LogSNRGrid()(fine, denoiser.path), denoiser.path))
         spread = (truth - truth.flatten(1).mean(1).view(-1, 1, 1, 1, 1)).flatten(1).norm(dim=1)
         for key, solver, steps in SOLVERS:
-            if name.startswith("rflow") and solver is SamplerName.MEDFORJ_2025:
-                continue  # that program has no rectified flow
+            if name.startswith("rflow") and steps > 20:
+                continue  # MedForJ's programs are compared on the path they were written for
             sampler = Sampler(solver, steps)
             start = time.perf_counter()
             given = sampler(denoiser, list(seeds), (1, *event))
