@@ -122,3 +122,12 @@ def test_training_state_round_trip_and_truncation(tmp_path):
     with pytest.raises(TypeError, match="/bad"):
         save_state(tmp_path / "t", {"bad": object()})
     assert not (tmp_path / "t").exists()
+
+
+def test_weights_are_as_readable_as_any_new_file(saved, tmp_path):
+    """safetensors makes files for their owner alone; another user's pipeline must be able to read a shared model."""
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert saved.stat().st_mode == ordinary.stat().st_mode
+    save_state(tmp_path / "state", {"a": torch.zeros(1)})
+    assert (tmp_path / "state" / "state.safetensors").stat().st_mode == ordinary.stat().st_mode

@@ -61,11 +61,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     part = _temporary(path)
     try:
         yield part
+        _readable(part)
         sync(part)
         part.replace(path)
         sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _readable(file: Path) -> None:
+    """As readable as any new file: some writers (safetensors) make theirs for the owner alone."""
+    mask = os.umask(0o022)  # can only be read by setting it
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
 
 
 @contextlib.contextmanager
@@ -78,6 +86,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield part
         for file in part.iterdir():
+            _readable(file)
             sync(file)
         sync(part)
         if path.exists():
