@@ -54,8 +54,8 @@ class Sample:
     steps: int | None = None
     """Solver steps; 60 for sde-dpmpp-2m and ddpm, 64 and 256 for medforj-2025 and medforj-2026, else 20."""
     sampler: SamplerWord = "sde-dpmpp-2m"
-    """Solver. The stochastic default repairs on its way what the network gets wrong; the deterministic ones need a third
-    of the steps and keep the network's errors. medforj-2025 and medforj-2026 repeat MedForJ's programs step by step."""
+    """Solver. The stochastic default was chosen by eye (see the model card); deterministic ones need a third of the steps.
+    medforj-2025 and medforj-2026 repeat MedForJ's programs step by step."""
     grid: Literal["log-snr", "linear"] | None = None
     """Where the solver evaluates: even in log-SNR (default) or in time (default of heun)."""
     condition: tuple[str, ...] = field(default=())
