@@ -39,6 +39,8 @@ class PooledGaussian(nn.Module):
         rank: Number of eigenvectors of the coarse part.
         pool: Edge of a block in voxels; divides every grid axis.
         covariates: Number of standardised covariates that move the mean.
+        coupled: The noise of a row is not independent of its data but the noise the data's own flow starts from (reflow,
+            `rectification`): then x_0 - mu = S^{1/2} noise, and E[x_0 | x_t] has the gain sqrt(l) / (alpha sqrt(l) + sigma).
     """
 
     mean: Tensor
@@ -49,13 +51,16 @@ class PooledGaussian(nn.Module):
     effects: Tensor
     correlation: Tensor
 
-    def __init__(self, *, shape: Sequence[int], rank: int, pool: int = 2, covariates: int = 0) -> None:
+    def __init__(
+        self, *, shape: Sequence[int], rank: int, pool: int = 2, covariates: int = 0, coupled: bool = False
+    ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {
             "shape": tuple(shape),
             "rank": rank,
             "pool": pool,
             "covariates": covariates,
+            "coupled": coupled,
         }
         if any(n % pool for n in shape[1:]) or len(shape) != 4:
             raise InputError(
@@ -105,20 +110,39 @@ class PooledGaussian(nn.Module):
         inner = both * self.correlation + torch.diag_embed(1.0 - given)
         return (self.correlation @ torch.linalg.solve(inner, known)[..., None]).squeeze(-1)
 
-    def forward(self, x: Tensor, alpha: Tensor, sigma: Tensor, covariates: Tensor | None = None) -> Tensor:
-        """E[x_0 | x_t, c] `(batch, *shape)` under the Gaussian.
+    def forward(
+        self,
+        x: Tensor,
+        alpha: Tensor,
+        sigma: Tensor,
+        covariates: Tensor | None = None,
+        destination: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """E[x_0 | x_t, c] `(batch, *shape)` under the Gaussian; with a destination, the g of its exact flow map.
 
         Args:
             x: State `(batch, *shape)`.
             alpha: Signal coefficient, scalar or `(batch,)`.
             sigma: Noise coefficient, likewise; not 0 where alpha is.
             covariates: `(batch, K)`, standardised, NaN where not given.
+            destination: alpha and sigma of the time s asked for (see `flowmaps`): what is returned is then the g with
+                which one Euler step from t to s is exact for the Gaussian. None for s = t, where that is E[x_0 | x_t].
         """
         alpha, sigma = (c.to(x).reshape(-1, 1) for c in (alpha, sigma))
+        alpha_s, sigma_s = (
+            (alpha, sigma) if destination is None else (c.to(x).reshape(-1, 1) for c in destination)
+        )
+        ratio = torch.where(sigma > 0, sigma_s / sigma, torch.ones_like(sigma))
         mean = self.mean_given(covariates)
 
         def gain(eigenvalue: Tensor) -> Tensor:
-            return alpha * eigenvalue / (alpha.square() * eigenvalue + sigma.square())
+            if self.options["coupled"]:
+                return eigenvalue.sqrt() / (alpha * eigenvalue.sqrt() + sigma)
+            variance = alpha.square() * eigenvalue + sigma.square()
+            if destination is None:
+                return alpha * eigenvalue / variance
+            growth = ((alpha_s.square() * eigenvalue + sigma_s.square()) / variance).sqrt()
+            return eigenvalue * (alpha_s + alpha * ratio) / (variance * (growth + ratio))
 
         wide = alpha.reshape(-1, *[1] * (x.ndim - 1))
         centred = x - wide * mean
@@ -130,6 +154,27 @@ class PooledGaussian(nn.Module):
         fine = gain(self.fine).reshape(-1, *[1] * (x.ndim - 1))
         low = self._spread(estimate.reshape(coarse.shape) - fine.reshape(-1, 1, 1, 1, 1) * coarse)
         return mean + fine * centred + low
+
+    @torch.no_grad()
+    def truncated(self, rank: int, coupled: bool = False) -> "PooledGaussian":
+        """The same Gaussian with fewer components, and in particular the same total variance.
+
+        Args:
+            rank: Components kept; the variance of the others goes to the floor.
+            coupled: As in the constructor.
+
+        Raises:
+            InputError: a rank above the present one, or below 1.
+        """
+        if not 1 <= rank <= self.options["rank"]:
+            raise InputError(f"expected a rank between 1 and {self.options['rank']}; got {rank}. Lower it.")
+        smaller = PooledGaussian(**self.options | {"rank": rank, "coupled": coupled})
+        state = self.state_dict()
+        rest = self.basis.shape[1] - self.options["rank"]
+        state["floor"] = (self.eigenvalues[rank:].sum() + rest * self.floor) / (self.basis.shape[1] - rank)
+        state["basis"], state["eigenvalues"] = self.basis[:rank].clone(), self.eigenvalues[:rank].clone()
+        smaller.load_state_dict(state)
+        return smaller
 
     @torch.no_grad()
     def fit(

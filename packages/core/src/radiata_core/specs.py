@@ -23,6 +23,7 @@ _PROVIDERS = (
     "radiata_core.anchors",
     "radiata_core.denoisers",
     "radiata_core.discrete_path",
+    "radiata_core.flowmaps",
     "radiata_core.nets.medforj",
     "radiata_core.nets.unet",
     "radiata_core.paths",

@@ -132,6 +132,8 @@ class UNet(nn.Module):
         embedding: Width of the conditioning embedding.
         frequencies: Fourier features of the noise level.
         shape: The grid, for learned positions; None for any grid and no positions.
+        destination: Whether the network is a flow map and takes a second noise level, that of the destination. Its
+            embedding starts at zero: weights of a denoiser start a flow map.
     """
 
     octaves: Tensor
@@ -151,6 +153,7 @@ class UNet(nn.Module):
         embedding: int = 256,
         frequencies: int = 64,
         shape: Sequence[int] | None = None,
+        destination: bool = False,
     ) -> None:
         super().__init__()
         self.options: dict[str, Any] = {
@@ -166,6 +169,7 @@ class UNet(nn.Module):
             "embedding": embedding,
             "frequencies": frequencies,
             "shape": None if shape is None else tuple(shape),
+            "destination": destination,
         }
         levels = len(channels)
         if not len(down_blocks) == len(up_blocks) == len(attention) == levels:
@@ -178,6 +182,7 @@ class UNet(nn.Module):
         self.patch, self.covariates = patch, covariates
         self.register_buffer("octaves", torch.linspace(-2.5, 1.5, frequencies // 2).exp(), persistent=False)
         self.embed_noise = nn.Linear(frequencies, embedding)
+        self.embed_destination = _zero(nn.Linear(frequencies, embedding)) if destination else None
         self.embed_covariates = nn.Linear(2 * covariates, embedding) if covariates else None
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = conv(in_channels * patch**dims, channels[0], 3, padding=1)
@@ -214,9 +219,16 @@ class UNet(nn.Module):
                 f"{'x'.join(map(str, grid))}. Prepare the data with that shape, or build the network without `shape`."
             )
 
-    def _embedding(self, noise_level: Tensor, covariates: Tensor | None, batch: int) -> Tensor:
+    def _waves(self, noise_level: Tensor) -> Tensor:
         phase = noise_level.to(self.octaves).reshape(-1, 1) * self.octaves
-        e = self.embed_noise(torch.cat([phase.sin(), phase.cos()], -1)).expand(batch, -1)
+        return torch.cat([phase.sin(), phase.cos()], -1)
+
+    def _embedding(
+        self, noise_level: Tensor, covariates: Tensor | None, batch: int, target_level: Tensor | None
+    ) -> Tensor:
+        e = self.embed_noise(self._waves(noise_level)).expand(batch, -1)
+        if self.embed_destination is not None:
+            e = e + self.embed_destination(self._waves(noise_level if target_level is None else target_level))
         if self.embed_covariates is None:
             return self.embed(e)
         if covariates is None:
@@ -225,16 +237,23 @@ class UNet(nn.Module):
         known = torch.cat([covariates.masked_fill(missing, 0.0), missing.to(e.dtype)], -1)
         return self.embed(e + self.embed_covariates(known.to(e.dtype)))
 
-    def forward(self, x: Tensor, noise_level: Tensor, covariates: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        noise_level: Tensor,
+        covariates: Tensor | None = None,
+        target_level: Tensor | None = None,
+    ) -> Tensor:
         """Output `(batch, out_channels, *grid)`.
 
         Args:
             x: `(batch, in_channels, *grid)`.
             noise_level: Scalar or `(batch,)`; the denoiser gives the log-SNR.
             covariates: `(batch, K)`, standardised; NaN where not given. None for none.
+            target_level: Scalar or `(batch,)`; the log-SNR of a flow map's destination, None for the level itself.
         """
         self._check(tuple(x.shape[2:]))
-        e = self._embedding(noise_level, covariates, len(x))
+        e = self._embedding(noise_level, covariates, len(x), target_level)
         h = self.stem(space_to_depth(x, self.patch))
         skips = []
         for level, blocks in enumerate(self.down):
