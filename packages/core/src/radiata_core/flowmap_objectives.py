@@ -4,7 +4,8 @@ Two ways from $x_t$ to $x_s$ must end in the same place: one jump of the student
 ODE to u followed by a jump of the student from there,
 
 $$\mathcal L = \mathbb E\; w\; \ell\big(G_\theta(x_t, t, s),\;
-  \mathrm{sg}\, G_{\bar\theta}(\mathrm{Solver}(x_t, t, u), u, s)\big) + \lambda\, \mathbb E\; w'\, \ell'\big(g_\theta(x_{t'}, t', t'), x_0\big), \qquad t > u \ge s .$$
+  \mathrm{sg}\, G_{\bar\theta}(\mathrm{Solver}(x_t, t, u), u, s)\big)
+  + \lambda\, \mathbb E\; w'\, \ell'\big(g_\theta(x_{t'}, t', t'), x_0\big), \qquad t > u \ge s .$$
 
 The first term spreads what the teacher knows over longer and longer jumps; with u = s it is plain regression on the
 teacher's solution. The second is denoising score matching on the diagonal, which keeps the student a denoiser: it is what
