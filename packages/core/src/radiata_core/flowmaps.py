@@ -92,11 +92,18 @@ def euler_jump(x: Batch, g: Batch, t: Time, s: Time, path: Path) -> Batch:
 def trapezoid_step(denoiser: Denoiser, x: Batch, t: Time, s: Time, **conditions: Any) -> Batch:
     """x_s by Heun's rule on the posterior mean: the Euler form with g = (D(x_t, t) + D(x'_s, s)) / 2, x' an Euler step.
 
-    Second order, two evaluations, finite at t = 1 and at s = 0 (where D(x, 0) = x makes it the Euler step itself).
+    Second order, two evaluations, finite at t = 1. Where sigma_s is 0 it is the Euler step itself, since D(x, 0) = x; such
+    rows are not evaluated at s, where a network that predicts velocities may say nothing.
     """
+    path = denoiser.path
     first = denoiser(x, t, **conditions)
-    guess = euler_jump(x, first, t, s, denoiser.path)
-    return euler_jump(x, 0.5 * (first + denoiser(guess, s, **conditions)), t, s, denoiser.path)
+    guess = euler_jump(x, first, t, s, path)
+    clean = path.coefficients(s).sigma == 0
+    if bool(clean.all()):
+        return guess
+    second = denoiser(guess, torch.where(clean, t, s), **conditions)
+    second = torch.where(expand(clean, x).to(x.device), first, second)
+    return euler_jump(x, 0.5 * (first + second), t, s, path)
 
 
 @buildable("network-flow-map")
