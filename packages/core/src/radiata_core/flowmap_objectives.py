@@ -12,7 +12,7 @@ teacher's solution. The second is denoising score matching on the diagonal, whic
 makes more steps help. Fixing s = 0 gives consistency distillation (`consistency`); the average-velocity identity replaces
 the teacher by a derivative (`average_velocity`).
 
-The comparison is made at s, or with `to_data` after a further stopped jump of both to t = 0, as in the paper, where the
+The comparison is made at s, or with `compare_at_data` after a further stopped jump of both to t = 0, as in the paper, where the
 distance is one of images. Times come from a grid of the path: the start $t_i$ uniform over it, the teacher's depth h out
 of 1 .. `depth` with probability proportional to h, the destination uniform over the nodes from $t_{i+h}$ to the last.
 
@@ -37,7 +37,13 @@ from radiata_core.objectives import Loss, LossFunction, Regression, SquaredError
 from radiata_core.paths import Path, add_noise
 from radiata_core.types import Batch, Time
 
-__all__ = ["ConsistencyTrajectory", "TrajectoryDraw", "draw_trajectory", "solve_between"]
+__all__ = [
+    "ConsistencyTrajectory",
+    "TrajectoryDraw",
+    "average_velocity_weight",
+    "draw_trajectory",
+    "solve_between",
+]
 
 Grid = Callable[[int, Path], Tensor]
 Weighting = Callable[[Tensor, Tensor], Tensor]
@@ -52,21 +58,31 @@ class TrajectoryDraw:
     end: Tensor
 
 
+def average_velocity_weight(t: Tensor, s: Tensor) -> Tensor:
+    """1 / (t - s)^2: the squared error of a jump in units of the average velocity, at which short jumps count as long ones."""
+    return (t - s).clamp_min(1e-3) ** -2
+
+
 def draw_trajectory(
-    steps: int, depth: int, generators: Sequence[Generator], end_at_data: bool = False
+    steps: int,
+    depth: int,
+    generators: Sequence[Generator],
+    from_noise: float = 0.0,
+    to_data: float = 0.0,
 ) -> TrajectoryDraw:
     """Start, teacher's stop and destination for each row, from the row's own generator.
 
     The start is uniform over the nodes 0 .. steps - 1, the depth h over 1 .. min(depth, steps - start) with probability
-    proportional to h, the destination uniform over the nodes from start + h to `steps` (or `steps` itself).
+    proportional to h, the destination uniform over the nodes from start + h to `steps`. With probability `from_noise` the
+    start is node 0 instead, with probability `to_data` the destination is `steps`.
 
     References:
         Kim et al. 2023, section 3 and appendix C; the proportionality is that of the authors' program.
     """
     rows = []
     for generator in generators:
-        u = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
-        start = min(int(u[0] * steps), steps - 1)
+        u = torch.rand(5, generator=generator, dtype=torch.float64).tolist()
+        start = 0 if u[3] < from_noise else min(int(u[0] * steps), steps - 1)
         longest = min(depth, steps - start)
         weights = torch.arange(1, longest + 1, dtype=torch.float64).cumsum(0)
         middle = (
@@ -74,7 +90,7 @@ def draw_trajectory(
             + 1
             + int(torch.searchsorted(weights, u[1] * weights[-1], right=True).clamp_max(longest - 1))
         )
-        end = steps if end_at_data else min(middle + int(u[2] * (steps - middle + 1)), steps)
+        end = steps if u[4] < to_data else min(middle + int(u[2] * (steps - middle + 1)), steps)
         rows.append((start, middle, end))
     start, middle, end = torch.tensor(rows).T
     return TrajectoryDraw(start, middle, end)
@@ -130,8 +146,9 @@ class ConsistencyTrajectory:
         denoising_weight: lambda.
         denoising_rows: The diagonal's term is taken on this many rows of each batch; None for all.
         target: Flow map of the second way, e.g. an average of the student; None for the stopped student itself.
-        to_data: Both ends go on to t = 0 by a stopped jump before they are compared.
-        end_at_data: The destination is always t = 0: consistency distillation.
+        compare_at_data: Both ends go on to t = 0 by a stopped jump before they are compared.
+        from_noise: Probability that a row starts at the first node whatever the draw: few-step students need these.
+        to_data: Probability that its destination is t = 0; 1 is consistency distillation.
         step: One step of the teacher.
         terms: Further terms `(student, jumped, data, draw, conditions) -> ()` added to the loss (adversarial, perceptual;
             see `flowmap_terms`).
@@ -147,8 +164,9 @@ class ConsistencyTrajectory:
     denoising_weight: float = 1.0
     denoising_rows: int | None = None
     target: FlowMap | None = None
-    to_data: bool = False
-    end_at_data: bool = False
+    compare_at_data: bool = False
+    from_noise: float = 0.0
+    to_data: float = 0.0
     step: Callable[..., Tensor] = trapezoid_step
     terms: Sequence[Callable[..., Tensor]] = ()
 
@@ -191,7 +209,7 @@ class ConsistencyTrajectory:
                 f"{len(generators)} generators. Take the teacher's path and generators_of(seeds)."
             )
         times = self.grid(self.steps, self.path).double().cpu()
-        draw = draw_trajectory(self.steps, self.depth, generators, self.end_at_data)
+        draw = draw_trajectory(self.steps, self.depth, generators, self.from_noise, self.to_data)
         t, u, s = (times[nodes].to(x0.device) for nodes in (draw.start, draw.middle, draw.end))
         x = add_noise(self.path, x0, GaussianKernel().noise(x0, generators), t)
         jumped = denoiser.jump(x, t, s, **conditions)
@@ -200,7 +218,7 @@ class ConsistencyTrajectory:
             second = denoiser if self.target is None else self.target
             wanted = second.jump(solved, u, s, **conditions)
         found = jumped
-        if self.to_data:
+        if self.compare_at_data:
             found, wanted = _to_data(second, jumped, wanted, s, conditions)
         per_sample = self.loss(found, wanted)
         if self.weight is not None:
