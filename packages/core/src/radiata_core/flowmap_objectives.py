@@ -13,8 +13,8 @@ makes more steps help. Fixing s = 0 gives consistency distillation (`consistency
 the teacher by a derivative (`average_velocity`).
 
 The comparison is made at s, or with `compare_at_data` after a further stopped jump of both to t = 0, as in the paper,
-where the distance is one of images. Times come from a grid of the path: the start $t_i$ uniform over it, the teacher's depth h out
-of 1 .. `depth` with probability proportional to h, the destination uniform over the nodes from $t_{i+h}$ to the last.
+where the distance is one of images. Times come from a grid of the path: the start $t_i$ uniform over it, the teacher's
+depth h out of 1 .. `depth` with probability proportional to h, the destination uniform over the nodes from $t_{i+h}$ on.
 
 References:
     Kim et al., "Consistency trajectory models", 2023, https://arxiv.org/abs/2310.02279, eqs. 9-15, algorithm 1.
@@ -59,7 +59,7 @@ class TrajectoryDraw:
 
 
 def average_velocity_weight(t: Tensor, s: Tensor) -> Tensor:
-    """1 / (t - s)^2: the squared error of a jump in units of the average velocity; short jumps count as much as long ones."""
+    """1 / (t - s)^2: the squared error of a jump in units of the average velocity; short jumps count like long ones."""
     return (t - s).clamp_min(1e-3) ** -2
 
 
