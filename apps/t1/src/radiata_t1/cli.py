@@ -1,4 +1,4 @@
-"""The command line of radiata-t1: eight verbs, each a frozen dataclass of its own module."""
+"""The command line of radiata-t1: nine verbs, each a frozen dataclass of its own module."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from radiata_core import commands
 from radiata_t1.experiment.cohort import Cohort
 from radiata_t1.experiment.convert import Convert
 from radiata_t1.experiment.demo import Demo
+from radiata_t1.experiment.distil import Distil
 from radiata_t1.experiment.evaluate import Evaluate
 from radiata_t1.experiment.prepare import Prepare
 from radiata_t1.experiment.report import Report
@@ -23,6 +24,7 @@ VERBS: dict[str, type] = {
     "prepare": Prepare,
     "cohort": Cohort,
     "train": Train,
+    "distil": Distil,
     "sample": Sample,
     "evaluate": Evaluate,
     "convert": Convert,

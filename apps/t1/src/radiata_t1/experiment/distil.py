@@ -117,7 +117,7 @@ class Distil:
         loaded = load_model(file)
         teacher: Any = loaded.denoiser.eval()
         teacher.requires_grad_(False)
-        student = student_of(teacher, self.method, self.rank)
+        student: Any = student_of(teacher, self.method, self.rank)
         for network in (teacher.network, student.network):
             network.to(memory_format=torch.channels_last_3d)
         count = sum(value.numel() for value in student.state_dict().values())
@@ -220,11 +220,13 @@ class Distil:
         return TrainOptions(**{name: value for name, value in self.__dict__.items() if name in names})
 
     def _metadata(self, loaded: "LoadedModel", file: Path, source: dict[str, Any]) -> dict[str, Any]:
+        sampler = "flow-map" if self.method == "ctm" else "ddim"
         return dict(loaded.metadata) | {
+            "sampling": {"sampler": sampler, "grid": "linear", "steps": 4},
             "distillation": {
                 "method": self.method,
                 "teacher": file.stem,
                 "teacher_sha256": loaded.sha256,
                 **source,
-            }
+            },
         }

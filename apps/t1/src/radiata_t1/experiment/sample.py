@@ -25,6 +25,7 @@ SamplerWord = Literal[
     "sde-dpmpp-2m",
     "heun",
     "adaptive",
+    "flow-map",
     "medforj-2025",
     "medforj-2026",
 ]
@@ -47,19 +48,23 @@ class Sample:
 
     out: Path
     """Folder to write to."""
-    model: str = "rflow-4mm"
-    """A shipped model's name, a .safetensors file, or a training run's folder."""
+    model: str | None = None
+    """A shipped model's name, a .safetensors file, or a training run's folder; by default rflow-4mm, or with at most
+    8 steps and no sampler named its student few-step-4mm."""
     seeds: tuple[int, ...] = (0,)
     """One head a seed."""
     steps: int | None = None
-    """Solver steps; 60 for sde-dpmpp-2m and ddpm, 64 and 256 for medforj-2025 and medforj-2026, else 20."""
-    sampler: SamplerWord = "sde-dpmpp-2m"
-    """Solver. The stochastic default was chosen by eye (see the model card); deterministic ones need a third of the steps.
+    """Solver steps; 60 for sde-dpmpp-2m and ddpm, 64 and 256 for medforj-2025 and medforj-2026, 4 for flow-map, else 20."""
+    sampler: SamplerWord | None = None
+    """Solver; sde-dpmpp-2m by default, which was chosen by eye (see the model card; deterministic ones need a third of the
+    steps), and for a distilled model the one it was made for: flow-map jumps, one evaluation a step.
     medforj-2025 and medforj-2026 repeat MedForJ's programs step by step."""
     grid: Literal["log-snr", "linear"] | None = None
     """Where the solver evaluates: even in log-SNR (default) or in time (default of heun)."""
     condition: tuple[str, ...] = field(default=())
     """Covariates as NAME=VALUE in their own units; those not given stay free."""
+    fresh: float = 0.0
+    """Share of the noise that flow-map draws anew between two jumps, 0 to 1."""
     guidance: float = 1.0
     """Classifier-free guidance weight on the conditions; 1 is none and costs half."""
     batch_size: int = 2
@@ -88,10 +93,10 @@ class Sample:
 
         conditions = self._conditions()
         self._check()
-        file = find_model(self.model)
+        file = find_model(self._model())
         loaded = load_model(file)
         scale = CovariateScale.from_metadata(loaded.metadata)
-        sampler = self._sampler()
+        sampler = self._sampler(loaded.metadata)
         denoiser: Any = loaded.denoiser.eval().to(torch.device(self.device))
         if torch.device(self.device).type == "cpu":
             # oneDNN's channels-last kernels train and sample about three times faster than its defaults on one thread.
@@ -152,14 +157,29 @@ class Sample:
             raise InputError("expected at least one seed; got none. Give --seeds 0 1 2.")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise InputError(f"expected different seeds of 0 or more; got {' '.join(map(str, self.seeds))}.")
+        if not 0 <= self.fresh <= 1:
+            raise InputError(f"expected --fresh in [0, 1]; got {self.fresh}.")
         if self.batch_size < 1:
             raise InputError(f"expected --batch-size of at least 1; got {self.batch_size}.")
 
-    def _sampler(self) -> "Sampler":
+    def _model(self) -> str:
+        """The model meant: the one named, or the default for so many steps."""
+        from radiata_t1.model.weights import DEFAULT, FEW, FEW_STEPS
+
+        few = self.steps is not None and self.steps <= FEW and self.sampler is None and self.guidance == 1.0
+        return self.model or (FEW_STEPS if few else DEFAULT)
+
+    def _sampler(self, metadata: dict[str, Any]) -> "Sampler":
         from radiata_t1.model.samplers import GridName, Sampler, SamplerName
 
-        grid = None if self.grid is None else GridName(self.grid)
-        return Sampler(SamplerName(self.sampler), self.steps, grid, self.guidance)
+        # A distilled model says what it was made for; what the command line says goes first.
+        made_for = metadata.get("sampling", {}) if self.sampler is None else {}
+        name = self.sampler or made_for.get("sampler", "sde-dpmpp-2m")
+        grid = self.grid or made_for.get("grid")
+        steps = self.steps if self.steps is not None else made_for.get("steps")
+        return Sampler(
+            SamplerName(name), steps, None if grid is None else GridName(grid), self.guidance, self.fresh
+        )
 
     def _settings(self, file: Path, conditions: dict[str, float], sampler: "Sampler") -> dict[str, Any]:
         """What decides the voxels of a head besides its seed."""
@@ -170,8 +190,9 @@ class Sample:
             "ModelSHA256": sha256(file),
             "Sampler": sampler.name.value,
             "Steps": sampler.count,
-            "Grid": self.grid or "default",
+            "Grid": "default" if sampler.grid is None else sampler.grid.value,
             "Guidance": self.guidance,
+            **({"Fresh": self.fresh} if self.fresh else {}),
             "Conditions": conditions,
             "DType": self.dtype,
         }

@@ -8,10 +8,16 @@ from pathlib import Path
 
 from radiata_core.errors import InputError
 
-__all__ = ["DEFAULT", "find_model", "shipped"]
+__all__ = ["DEFAULT", "FEW", "FEW_STEPS", "find_model", "shipped"]
 
 DEFAULT = "rflow-4mm"
 """The model that `sample` and `demo` take when none is named."""
+
+FEW_STEPS = "few-step-4mm"
+"""Its student, which `sample` takes when none is named and at most `FEW` steps are asked for."""
+
+FEW = 8
+"""Up to this many evaluations the student is nearer to real heads than its teacher (docs/few-step-t1.md)."""
 
 
 def shipped() -> dict[str, Path]:
