@@ -37,7 +37,7 @@ from radiata_imaging.spectra import RadialBins, log_power, spectrum_ratio
 from radiata_imaging.store import Store
 from radiata_imaging.two_sample import EnergyKernel, PolynomialKernel, compare
 from radiata_t1.model.samplers import GridName, Sampler, SamplerName
-from radiata_t1.model.weights import FEW_STEPS, find_model
+from radiata_t1.model.weights import FEW_STEPS, find_model, shipped
 from t1_quality import heads, store_of, table
 
 EVALUATIONS = (1, 2, 4, 8, 20)
@@ -122,7 +122,7 @@ def compared(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
         if n >= 4:
             found.append(drawn(teacher, Sampler(SamplerName.UNIPC_2, n), count, event))
         sets[f"teacher_{n}"] = min(found, key=lambda s: _mmd(scale, features, s[0], test, EnergyKernel())[0])
-    students = {"student": FEW_STEPS} | dict(text.split("=", 1) for text in arguments.student)
+    students = ({"student": FEW_STEPS} if FEW_STEPS in shipped() else {}) | dict(text.split("=", 1) for text in arguments.student)
     for name, model in students.items():
         student, metadata = model_of(model)
         word = metadata["sampling"]["sampler"]
