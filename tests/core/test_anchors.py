@@ -117,3 +117,48 @@ def test_covariates_move_the_mean_as_they_did_in_the_data(generator: torch.Gener
     assert torch.equal(anchor.mean_given(None)[0], anchor.mean)
     with pytest.raises(InputError, match="expected covariates of shape"):
         anchor.fit(images, [i % 5 for i in range(400)])
+
+
+def _root(matrix: torch.Tensor) -> torch.Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
+
+
+@pytest.mark.parametrize(("t", "s"), [(1.0, 0.0), (1.0, 0.4), (0.7, 0.2), (0.3, 0.3)])
+def test_with_a_destination_one_euler_step_is_the_dense_flow(
+    generator: torch.Generator, t: float, s: float
+) -> None:
+    """The flow of a Gaussian on the linear path, by dense matrix square roots, from t to s in one step."""
+    anchor = _random_anchor(generator)
+    covariance, mean = _dense_covariance(anchor), anchor.mean.flatten()
+    x = torch.randn(4, 1, 4, 4, 6, generator=generator, dtype=torch.float64)
+    eye = torch.eye(96, dtype=torch.float64)
+    ahead, behind = (_root((1 - u) ** 2 * covariance + u**2 * eye) for u in (s, t))
+    exact = (1 - s) * mean + (x.flatten(1) - (1 - t) * mean) @ torch.linalg.solve(behind, ahead)
+    a, b, c, d = (torch.tensor(v, dtype=torch.float64) for v in (1 - t, t, 1 - s, s))
+    g = anchor(x, a, b, destination=(c, d))
+    step = s / t * x + ((1 - s) - (1 - t) * s / t) * g
+    assert torch.allclose(step.flatten(1), exact, atol=1e-10)
+
+
+def test_coupled_noise_gives_the_data_back(generator: torch.Generator) -> None:
+    """Where x0 = mu + S^(1/2) eps, the state determines the data at every time; the coupled anchor says so."""
+    anchor = _random_anchor(generator)
+    coupled = anchor.truncated(3, coupled=True).double()
+    noise = torch.randn(4, 96, generator=generator, dtype=torch.float64)
+    x0 = anchor.mean.flatten() + noise @ _root(_dense_covariance(anchor))
+    for t in (1.0, 0.6, 0.1):
+        x = ((1 - t) * x0 + t * noise).reshape(4, 1, 4, 4, 6)
+        alpha, sigma = (torch.tensor(v, dtype=torch.float64) for v in (1 - t, t))
+        assert torch.allclose(coupled(x, alpha, sigma).flatten(1), x0, atol=1e-9)
+
+
+def test_truncation_keeps_the_leading_part_and_the_total_variance(generator: torch.Generator) -> None:
+    anchor = _random_anchor(generator)
+    shorter = anchor.truncated(1).double()
+    whole, part = _dense_covariance(anchor), _dense_covariance(shorter)
+    assert torch.allclose(whole.trace(), part.trace(), atol=1e-6)
+    leading = anchor._spread(anchor.basis[:1].reshape(1, 1, 2, 2, 3)).flatten()
+    assert torch.allclose(whole @ leading, part @ leading, atol=1e-6)
+    with pytest.raises(InputError, match="between 1 and 3"):
+        anchor.truncated(4)

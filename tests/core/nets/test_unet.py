@@ -89,3 +89,27 @@ def test_a_grid_that_does_not_fit_is_refused() -> None:
         _small(shape=(8, 8, 8))(torch.zeros(1, 1, 8, 8, 12), torch.zeros(1))
     with pytest.raises(InputError, match="one entry a level"):
         _small(attention=(True,))
+
+
+def test_a_destination_starts_silent_and_then_counts(generator: torch.Generator) -> None:
+    """A denoiser's weights start a flow map: the second time changes nothing until it is trained."""
+    small = {
+        "dims": 1,
+        "channels": (8, 8),
+        "down_blocks": (0, 1),
+        "up_blocks": (1, 1),
+        "attention": (False, False),
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain, jumping = UNet(**small), UNet(**small, destination=True)  # type: ignore[arg-type]
+        for parameter in plain.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    missing, unexpected = jumping.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and missing == ["embed_destination.weight", "embed_destination.bias"]
+    x, level = torch.randn(3, 1, 8, generator=generator), torch.tensor([0.5, -1.0, 2.0])
+    assert torch.equal(jumping(x, level, target_level=level + 2), plain(x, level))
+    with torch.no_grad():
+        jumping.embed_destination.weight.normal_(generator=generator)  # type: ignore[union-attr, operator]
+    assert torch.equal(jumping(x, level), jumping(x, level, target_level=level))
+    assert not torch.allclose(jumping(x, level), jumping(x, level, target_level=level + 2))

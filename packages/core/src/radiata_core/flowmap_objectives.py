@@ -35,7 +35,7 @@ from radiata_core.flowmaps import FlowMap, NetworkFlowMap, trapezoid_step
 from radiata_core.kernels import GaussianKernel
 from radiata_core.objectives import Loss, LossFunction, Regression, SquaredError
 from radiata_core.paths import Path, add_noise
-from radiata_core.types import Batch, Time
+from radiata_core.types import Batch, Times
 
 __all__ = [
     "ConsistencyTrajectory",
@@ -100,7 +100,7 @@ def draw_trajectory(
 def solve_between(
     teacher: Denoiser,
     x: Batch,
-    times: Time,
+    times: Times,
     start: Tensor,
     end: Tensor,
     step: Callable[..., Tensor] = trapezoid_step,

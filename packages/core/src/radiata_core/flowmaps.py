@@ -44,7 +44,7 @@ from radiata_core.paths import Path, expand
 from radiata_core.predictions import Prediction, convert
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
-from radiata_core.types import Batch, Event, Time
+from radiata_core.types import Batch, Event, Time, Times
 
 __all__ = [
     "FlowMap",
@@ -236,7 +236,7 @@ class GaussianFlowMap:
 def sample_flow_map(
     flow_map: FlowMap,
     x: Batch,
-    times: Time,
+    times: Times,
     *,
     gamma: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
