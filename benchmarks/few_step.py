@@ -122,7 +122,9 @@ def compared(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
         if n >= 4:
             found.append(drawn(teacher, Sampler(SamplerName.UNIPC_2, n), count, event))
         sets[f"teacher_{n}"] = min(found, key=lambda s: _mmd(scale, features, s[0], test, EnergyKernel())[0])
-    students = ({"student": FEW_STEPS} if FEW_STEPS in shipped() else {}) | dict(text.split("=", 1) for text in arguments.student)
+    students = ({"student": FEW_STEPS} if FEW_STEPS in shipped() else {}) | dict(
+        text.split("=", 1) for text in arguments.student
+    )
     for name, model in students.items():
         student, metadata = model_of(model)
         word = metadata["sampling"]["sampler"]
