@@ -48,7 +48,7 @@ def model_of(name: str):
     loaded = load_model(find_model(name))
     denoiser = loaded.denoiser.eval()
     denoiser.network.to(memory_format=torch.channels_last_3d)  # type: ignore[union-attr, call-overload]
-    return denoiser, loaded.metadata
+    return denoiser
 
 
 def drawn(denoiser, sampler: Sampler, count: int, event: tuple[int, ...]) -> Set:
@@ -102,7 +102,7 @@ def main() -> None:
 def compared(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
     store = Store(path)
     count = 8 if arguments.quick else 24
-    teacher, _ = model_of("rflow-4mm")
+    teacher = model_of("rflow-4mm")
     event = (1, *teacher.network.options["shape"])
     features = RandomConvFeatures()
     train_heads, _ = heads(store, "train", 8 if arguments.quick else 20)
@@ -126,8 +126,8 @@ def compared(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
         text.split("=", 1) for text in arguments.student
     )
     for name, model in students.items():
-        student, metadata = model_of(model)
-        word = metadata["sampling"]["sampler"]
+        student = model_of(model)
+        word = "flow-map" if hasattr(student, "jump") else "ddim"
         for n in EVALUATIONS:
             sampler = Sampler(SamplerName(word), n, GridName.LINEAR)
             sets[f"{name}_{n}"] = drawn(student, sampler, count, event)
