@@ -1,5 +1,6 @@
 """Training: resumed to the bit, whole checkpoints, the same rows however the batch is cut."""
 
+import dataclasses
 import importlib.util
 import math
 import os
@@ -20,6 +21,7 @@ from radiata_core.logs import read_log
 from radiata_core.orders import BalancedOrder, ShuffledOrder
 from radiata_core.runs import sha256
 from radiata_core.train import train
+from radiata_core.trainer import held_modules
 
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 _spec = importlib.util.spec_from_file_location("tiny_training", SCRIPT)
@@ -234,3 +236,22 @@ def test_balanced_epochs_read_every_person_once():
     for epoch in range(20):
         assert sorted(groups[order(3 * epoch + place)] for place in range(3)) == ["a", "b", "c"]
     assert {order(row) for row in range(300)} == set(range(11))
+
+
+def test_the_modules_an_objective_holds_are_found_and_moved() -> None:
+    """A teacher beside the student must be on the student's device: the trainer moves what `held_modules` finds."""
+    teacher, critic = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+
+    @dataclasses.dataclass(frozen=True)
+    class Term:
+        critic: torch.nn.Module
+
+    @dataclasses.dataclass(frozen=True)
+    class Held:
+        teacher: torch.nn.Module
+        terms: tuple = ()
+        name: str = "held"
+
+    found = held_modules(Held(teacher, (Term(critic), abs)))
+    assert [id(module) for module in found] == [id(teacher), id(critic)]
+    assert held_modules(lambda denoiser, x0, generators: None) == []

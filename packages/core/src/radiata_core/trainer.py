@@ -1,6 +1,7 @@
 """The state of one training run on one process, and its steps: see `train` for what is promised."""
 
 import contextlib
+import dataclasses
 import io
 import math
 import time
@@ -26,7 +27,7 @@ from radiata_core.specs import describe
 from radiata_core.train_options import TrainOptions, hide, learning_rate
 from radiata_core.training_log import TrainingLog
 
-__all__ = ["Objective", "Trained", "Trainer"]
+__all__ = ["Objective", "Trained", "Trainer", "held_modules"]
 
 _EDGES = (-4.0, -2.0, 0.0, 2.0, 4.0)
 
@@ -57,6 +58,17 @@ class Trained:
     step: int
     finished: bool
     models: tuple[Path, ...]
+
+
+def held_modules(held: Any) -> list[torch.nn.Module]:
+    """The modules an objective keeps beside the student (a teacher, a discriminator), in fields, sequences or both."""
+    if isinstance(held, torch.nn.Module):
+        return [held]
+    if dataclasses.is_dataclass(held) and not isinstance(held, type):
+        held = [getattr(held, field.name) for field in dataclasses.fields(held)]
+    if isinstance(held, Sequence) and not isinstance(held, str):
+        return [module for item in held for module in held_modules(item)]
+    return []
 
 
 class _LossModule(torch.nn.Module):
@@ -94,6 +106,8 @@ class Trainer:
             self.accelerator.process_index,
         )
         self.denoiser = denoiser.to(self.accelerator.device)
+        for module in held_modules(objective):
+            module.to(self.accelerator.device)
         optimizer = torch.optim.AdamW(
             denoiser.parameters(),
             lr=options.learning_rate,
