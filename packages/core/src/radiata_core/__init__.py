@@ -1,9 +1,72 @@
 """Radiata's core: diffusion, flow matching and stochastic interpolants on seven orthogonal axes.
 
-Convention everywhere: t = 0 is data, t = 1 is noise; x_t = alpha_t x_0 + sigma_t eps; velocity u_t = dx_t/dt;
-log-SNR lambda = log(alpha/sigma). The canonical output of a model inside the core is the posterior mean E[x_0 | x_t].
+    import torch, radiata_core as core
 
-Reading order: paths, predictions, kernels, couplings, times, denoisers, objectives, solvers, analytic; then train,
-ema, seeds, checkpoint, runs, commands, which serve every application. Nothing is imported here: a command line that
-only prints its help must not pay for torch.
+    path = core.paths.LinearPath()                                                     # x_t = (1 - t) x_0 + t eps
+    denoiser = core.denoisers.NetworkDenoiser(network, path, "velocity")               # any nn.Module(x, level)
+    objective = core.objectives.Regression(path, core.times.LogNormalSNR())            # SD3's and EDM's law of time
+    loss = objective(denoiser, x0, core.seeds.generators_of(range(len(x0)))).value     # loss.backward(), as ever
+    table = core.solvers.unipc_2(core.times.LogSNRGrid()(10, path), path)              # a solver is a table of numbers
+    noise = core.seeds.noise_of(core.seeds.generators_of([0, 1, 2]), x0.shape[1:])     # a seed is a sample
+    samples = core.solvers.integrate(denoiser, noise, table)                           # 10 evaluations
+
+Convention everywhere: **t = 0 is data, t = 1 is noise**; x_t = alpha_t x_0 + sigma_t eps; the velocity is u_t =
+dx_t/dt; lambda = log(alpha/sigma). Inside the core every model answers one question, E[x_0 | x_t]: `denoiser(x,
+t, **conditions)`, with x of shape (batch, *event), any event, and t of shape () or (batch,). Randomness comes
+in by generators only. Errors that a user can make are `errors.InputError`, one line: expected, got, what to do.
+docs/notation.md has the symbols, docs/README.md a page for each chapter with a figure and what was measured.
+
+A method of the literature is one point in a product of seven axes. The chapters are these axes, then what
+stands on them.
+
+1. Path: how much signal and noise there is at t. `paths` has LinearPath (rectified flow), TrigonometricPath,
+   VPPath, VEPath and `discrete_path` the DDPM schedule made continuous; `coefficients` is what a path must say,
+   and `change_of_path` carries a state from one to another (`same_log_snr`).
+2. Kernel: the law of the noise. `kernels.GaussianKernel`.
+3. Coupling: which noise belongs to which data. `couplings.IndependentCoupling`.
+4. Prediction: what a network says. `predictions.convert` is the only place where x0, noise, velocity, v, score
+   and flow become each other; `denoisers.NetworkDenoiser` makes any network a denoiser, `EDMDenoiser` is Karras
+   et al.'s preconditioning and `Guided` classifier-free guidance; `anchors.PooledGaussian` gives a network the
+   linear part in closed form.
+5. Time: `times` has the laws to train under (LogNormalSNR, Mode, CosMap of SD3) and the grids to walk on
+   (LogSNRGrid, KarrasGrid, LinearGrid), and `resolution_shift`.
+6. Objective: `objectives.Regression(path, law, coupling, target, weight, loss)`;
+   `flowmap_objectives.ConsistencyTrajectory` distils a teacher into a flow map (CTM).
+7. Solver: `tables` writes DDIM, DDPM, DPM-Solver++(2M), UniPC, Adams-Bashforth and SDE-DPM-Solver++ as
+   coefficients, and `solvers.integrate` is the one loop that walks them; `runge_kutta` has `heun`, `edm_heun`
+   with churn, and `adaptive` (Dormand-Prince, each row on its own).
+
+Denoisers known in closed form: `analytic` (Gaussian, mixture, the data set itself; `gaussian_flow` is the exact
+solution) on the spectra of `covariances`. Product code, and the oracle of the tests.
+
+Few steps: `flowmaps.NetworkFlowMap` jumps from t to s in one evaluation and is a denoiser where s = t;
+`sample_flow_map` samples with it, `SolvedFlowMap` and `GaussianFlowMap` are its oracles.
+
+Networks: `nets.unet` (small, any dimension) and `nets.medforj` (with `nets.medforj_blocks`), whose released
+weights can be read.
+
+Training: `train.train(denoiser, objective, dataset, folder, train_options.TrainOptions())`, resumable to the
+bit, from one CPU to many GPUs. Behind it `trainer`, `feeding` and `orders` (which rows, a pure function of seed
+and step), `ema`, `training_log`, `training_state` and `checkpoints`; `checkpoint.save_model` and `load_model`
+keep a model as safetensors (`weights`) and JSON (`specs`: what a file may name), never as a pickle.
+
+Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `logs` and
+`provenance`, `commands` (verbs and exit codes), `signals`, `errors`, and `types`, where shapes are named.
+
+Modules are imported when they are first used: `import radiata_core` costs a command line nothing and does not
+import torch.
 """
+
+import importlib
+from types import ModuleType
+
+
+def __getattr__(name: str) -> ModuleType:
+    """A module of the package, imported now."""
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
