@@ -240,7 +240,7 @@ def test_balanced_epochs_read_every_person_once():
 
 def test_the_modules_an_objective_holds_are_found_and_moved() -> None:
     """A teacher beside the student must be on the student's device: the trainer moves what `held_modules` finds."""
-    teacher, critic = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
+    teacher, critic = torch.nn.Identity(), torch.nn.ReLU()
 
     @dataclasses.dataclass(frozen=True)
     class Term:
