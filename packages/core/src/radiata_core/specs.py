@@ -21,6 +21,7 @@ __all__ = ["buildable", "describe", "rebuild"]
 
 _PROVIDERS = (
     "radiata_core.anchors",
+    "radiata_core.conversion",
     "radiata_core.denoisers",
     "radiata_core.discrete_path",
     "radiata_core.flowmaps",
