@@ -7,7 +7,7 @@ from torch import nn
 from radiata_core.anchors import PooledGaussian
 from radiata_core.denoisers import EDMDenoiser, Guided, MedForJInput, NetworkDenoiser, UnitVariance
 from radiata_core.errors import InputError
-from radiata_core.paths import DiscreteVPPath, LinearPath, TrigonometricPath, VEPath, VPPath
+from radiata_core.paths import DiscreteVPPath, LinearPath, Path, TrigonometricPath, VEPath, VPPath
 from radiata_core.predictions import Prediction, convert
 from radiata_core.specs import describe, rebuild
 
@@ -110,6 +110,27 @@ def test_edm_with_a_silent_network_is_its_skip(generator: torch.Generator) -> No
     assert torch.allclose(given, x / float(c.alpha) * 0.25 / (kappa**2 + 0.25), rtol=1e-5)
     with pytest.raises(InputError, match="alpha > 0"):
         EDMDenoiser(_Zero(), LinearPath())(x, torch.ones(()))
+
+
+class _Given(nn.Module):
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: torch.Tensor, noise_level: torch.Tensor) -> torch.Tensor:
+        return self.value
+
+
+@pytest.mark.parametrize("time", [1e-3, 0.5, 0.999])
+@pytest.mark.parametrize("path", [LinearPath(), TrigonometricPath(), VPPath(), VEPath()])
+def test_edms_f_and_x0_are_each_other(path: Path, time: float, generator: torch.Generator) -> None:
+    """The network whose raw answer is F = (x0 - c_skip y) / c_out, table 1 of Karras et al., denoises to x0, at any noise."""
+    x, x0 = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
+    t = torch.tensor(time, dtype=torch.float64)
+    c, sd = path.coefficients(t), 0.5
+    kappa, y = c.sigma / c.alpha, x / c.alpha
+    raw = (x0 - sd**2 / (kappa**2 + sd**2) * y) / (kappa * sd / (kappa**2 + sd**2).sqrt())
+    torch.testing.assert_close(EDMDenoiser(_Given(raw), path, sd)(x, t), x0, rtol=1e-10, atol=1e-10)
 
 
 def test_guidance_extrapolates_and_one_is_free(generator: torch.Generator) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from radiata_core import runge_kutta
 from radiata_core.analytic import GaussianDenoiser, gaussian_flow
 from radiata_core.covariances import Diagonal
 from radiata_core.errors import InputError
@@ -115,6 +116,54 @@ def test_edm_sampler_is_the_papers(generator: torch.Generator) -> None:
         y = ahead
     solved = edm_heun(denoiser, x, times, path, churn=churn, generators=generators_of(range(3), 9))
     torch.testing.assert_close(solved, y, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("amount", [0.0, 40.0])
+def test_impulse_response_of_churn(amount: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variances without Monte Carlo: for Gaussian data the sampler is linear, so row k carries the weight of impulse k.
+
+    Row 0 starts as the prior's standard deviation, and the k-th draw of noise is 1 in row k and 0 elsewhere.
+    """
+    path, errors = VEPath(), []
+    denoiser = GaussianDenoiser(torch.zeros(1).double(), Diagonal(torch.ones(1).double()), path)
+    for n in (10, 20, 40, 80, 160):
+        draws = iter(torch.eye(n + 2, dtype=torch.float64)[1:, :, None])
+        monkeypatch.setattr(runge_kutta, "noise_of", lambda *_, draws=draws: next(draws))
+        x = torch.zeros(n + 2, 1, dtype=torch.float64)
+        x[0] = math.sqrt(1 + 80**2)
+        times = KarrasGrid()(n + 1, path)[:-1]  # to kappa = 0.002, where the data are but for 4e-6
+        churned = edm_heun(
+            denoiser, x, times, path, churn=Churn(amount), generators=generators_of(range(n + 2), 0)
+        )
+        errors.append(float(churned.square().sum()) - 1)
+    measured = [0.5873, 0.1721, 0.0641, 0.0279, 0.0087] if amount else [0.2994, 0.0647, 0.0153, 0.0038, 0.0010]
+    for error, bound in zip(errors, measured, strict=True):
+        assert 0 < error < bound * 1.02, "churn over-disperses"
+
+
+def test_nan_names_step_and_time() -> None:
+    path = LinearPath()
+
+    def breaks(x: Tensor, t: Tensor) -> Tensor:
+        return x * (float("nan") if float(t.min()) < 0.5 else 1.0)
+
+    times = torch.linspace(1, 0, 6, dtype=torch.float64)
+    for solver in (heun, edm_heun):
+        with pytest.raises(InputError, match=r"from the denoiser; got NaN or infinity at step 2, t=0\.4\. "):
+            solver(breaks, torch.ones(1, 2), times, path)
+    with pytest.raises(InputError, match=r"got NaN or infinity at step \d+, t=0\.\d+\. "):
+        adaptive(breaks, torch.ones(1, 2), path)
+
+
+def test_times_that_are_refused() -> None:
+    path, x = LinearPath(), torch.ones(2, 2)
+    for solver in (heun, edm_heun):
+        with pytest.raises(InputError, match=r"times in \[0, 1\].*got 1\.5"):
+            solver(lambda x, t: x, x, torch.tensor([1.5, 0.5, 0.0]), path)
+        with pytest.raises(InputError, match="strictly decreasing"):
+            solver(lambda x, t: x, x, torch.tensor([0.2, 0.5, 0.0]), path)
+    with pytest.raises(InputError, match=r"t_end in \[0, 1\].*t_end=-0\.1"):
+        adaptive(lambda x, t: x, x, path, t_end=-0.1)
 
 
 def test_what_is_refused() -> None:

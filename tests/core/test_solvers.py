@@ -20,6 +20,7 @@ from radiata_core.solvers import (
     ddim,
     ddpm,
     dpmpp_2m,
+    euler_maruyama,
     integrate,
     sde_dpmpp_2m,
     unipc_2,
@@ -192,13 +193,60 @@ def test_same_as_diffusers_as_a_black_box(name: str, generator: torch.Generator)
     torch.testing.assert_close(integrate(denoiser, x, make(times, path)), y, rtol=0, atol=2e-4)
 
 
-@pytest.mark.parametrize("make", [sde_dpmpp_2m, unipc_2])
+def _free_diffusion(times: Tensor, path: Path) -> MultistepTable:
+    return euler_maruyama(times, path, lambda t: 2 * t)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers on numpy 2
+@pytest.mark.parametrize("ancestral", [False, True])
+def test_ddim_and_ddpm_are_those_of_diffusers(ancestral: bool, generator: torch.Generator) -> None:
+    """One step anywhere on MedForJ's schedule: its own betas, 50 strided steps, eta 0 and 1 with the same noise."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=1e-4, beta_end=2e-2, prediction_type="sample", clip_sample=False, set_alpha_to_one=True
+    )
+    scheduler.set_timesteps(50)
+    path, steps = DiscreteVPPath(), scheduler.timesteps
+    times = torch.cat([path.time_of_index(steps), torch.zeros(1, dtype=torch.float64)])
+    table = ddpm(times, path) if ancestral else ddim(times, path)
+    x, m, z = torch.randn(3, 4, 2, generator=generator, dtype=torch.float64)
+    for index in range(
+        49
+    ):  # the last row has no noise with us; diffusers ends at its first node, not at data
+        row = table.rows[index]
+        ours = row.states[0] * x + row.outputs[0] * m + row.noise * z
+        theirs = scheduler.step(m, steps[index], x, eta=float(ancestral), variance_noise=z).prev_sample
+        torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers on numpy 2
+def test_euler_on_the_straight_path_is_that_of_diffusers(generator: torch.Generator) -> None:
+    """DDIM on the linear path is the Euler step of flow matching: same grid, same answers, same samples."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(12)
+    path = LinearPath()
+    times = scheduler.sigmas.double()
+    denoiser, x = _mixture(path), torch.randn(6, 2, generator=generator)
+    y = x.clone()
+    for index, step in enumerate(scheduler.timesteps):
+        velocity = convert(
+            denoiser(y, times[index]), y, times[index], path, Prediction.X0, Prediction.VELOCITY
+        )
+        y = scheduler.step(velocity, step, y).prev_sample
+    torch.testing.assert_close(integrate(denoiser, x, ddim(times, path)), y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [sde_dpmpp_2m, unipc_2, _free_diffusion])
 def test_marginals_of_a_mixture(make: Maker) -> None:
     """Features of 1500 samples against exact moments: |z| < 4.5 for 8 features (false alarm 6e-5)."""
     path, rows = LinearPath(), 1500
     denoiser = _mixture(path)
     noise = noise_of(generators_of(range(rows), 1), (2,), torch.float64)
-    table = make(LogSNRGrid()(40, path), path)
+    if make is _free_diffusion:
+        table = make(torch.linspace(1, 0, 121, dtype=torch.float64), path)
+    else:
+        table = make(LogSNRGrid()(40, path), path)
     x = integrate(denoiser, noise, table, generators=generators_of(range(rows), 2))
     truth = _exact_samples(denoiser, 40_000)
     features, exact = _features(x, denoiser), _features(truth, denoiser)

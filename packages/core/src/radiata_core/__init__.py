@@ -45,7 +45,7 @@ Few steps: `flowmaps.NetworkFlowMap` jumps from t to s in one evaluation and is 
 Networks: `nets.unet` (small, any dimension) and `nets.medforj` (with `nets.medforj_blocks`), whose released
 weights can be read.
 
-Training: `train.train(denoiser, objective, dataset, folder, train_options.TrainOptions())`, resumable to the
+Training: `train.train(denoiser, objective, dataset, folder, options)` with the `train_options`, resumable to the
 bit, from one CPU to many GPUs. Behind it `trainer`, `feeding` and `orders` (which rows, a pure function of seed
 and step), `ema`, `training_log`, `training_state` and `checkpoints`; `checkpoint.save_model` and `load_model`
 keep a model as safetensors (`weights`) and JSON (`specs`: what a file may name), never as a pickle.

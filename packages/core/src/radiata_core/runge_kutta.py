@@ -26,6 +26,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from radiata_core.errors import InputError
+from radiata_core.finiteness import FiniteWatch
 from radiata_core.paths import Path
 from radiata_core.predictions import Prediction, convert
 from radiata_core.seeds import noise_of
@@ -124,20 +125,23 @@ def heun(
     exact = ddim(times, path)
     clock, floats = exact.times.unbind(0), exact.times.tolist()
     ends_clean = exact.rows[-1].states == (0.0,)
+    watch = FiniteWatch()
     for index, row in enumerate(exact.rows):
         x0 = denoiser(x, clock[index], **conditions)
-        _require_finite(x0, index, floats[index])
+        watch.see(x0, index, floats[index])
         if callback is not None:
             callback(Step(index, floats[index], x, x0))
         if ends_clean and index == len(exact.rows) - 1:
-            return torch.mul(x, row.states[0]).add_(x0, alpha=row.outputs[0])
+            x = torch.mul(x, row.states[0]).add_(x0, alpha=row.outputs[0])
+            break
         step = floats[index + 1] - floats[index]
         velocity = convert(x0, x, clock[index], path, Prediction.X0, Prediction.VELOCITY)
         ahead = torch.add(x, velocity, alpha=step)
         x0 = denoiser(ahead, clock[index + 1], **conditions)
-        _require_finite(x0, index, floats[index + 1])
+        watch.see(x0, index, floats[index + 1])
         velocity = velocity + convert(x0, ahead, clock[index + 1], path, Prediction.X0, Prediction.VELOCITY)
         x = torch.add(x, velocity, alpha=step / 2)
+    watch.finish()
     return x
 
 
@@ -185,6 +189,7 @@ def edm_heun(
     kappas = [
         sigma / alpha if alpha else math.inf for sigma, alpha in zip(c.sigma.tolist(), alphas, strict=True)
     ]
+    watch = FiniteWatch()
     for index, row in enumerate(exact.rows):
         t, kappa, kappa_next, alpha = exact.times[index], kappas[index], kappas[index + 1], alphas[index]
         raised = _raised(kappa, churn, len(exact.rows), path)
@@ -195,7 +200,7 @@ def edm_heun(
             kappa, alpha = raised, float(path.coefficients(t).alpha)
             x = x * alpha
         x0 = denoiser(x, t, **conditions)
-        _require_finite(x0, index, float(t))
+        watch.see(x0, index, float(t))
         if callback is not None:
             callback(Step(index, float(t), x, x0))
         if math.isinf(kappa) or kappa_next == 0:
@@ -205,9 +210,10 @@ def edm_heun(
         slope = (y - x0) / kappa
         ahead = torch.add(y, slope, alpha=step) * alphas[index + 1]
         x0 = denoiser(ahead, exact.times[index + 1], **conditions)
-        _require_finite(x0, index, floats[index + 1])
+        watch.see(x0, index, floats[index + 1])
         slope = slope + (ahead / alphas[index + 1] - x0) / kappa_next
         x = torch.add(y, slope, alpha=step / 2) * alphas[index + 1]
+    watch.finish()
     return x
 
 
@@ -265,6 +271,7 @@ def adaptive(
     clean = taus[1] == 0
     stop = min(taus[0], kappa_end / (1 + kappa_end)) if clean else taus[1]
     calls = 0
+    watch = FiniteWatch(deferred=False)  # the step control waits for the device in any case
 
     def denoised(state: Tensor, tau: Tensor) -> Tensor:
         nonlocal calls
@@ -277,7 +284,7 @@ def adaptive(
             )
         c = path.coefficients(t)
         x0 = denoiser(state * _rows(c.alpha + c.sigma, state), t, **conditions)
-        _require_finite(x0, calls - 1, float(t.min()))
+        watch.see(x0, calls - 1, float(t.min()))
         return x0
 
     def velocity(state: Tensor, tau: Tensor) -> Tensor:
@@ -372,12 +379,4 @@ def _same_path(denoiser: object, path: Path) -> None:
     if getattr(denoiser, "path", path) != path:
         raise InputError(
             f"expected the denoiser's path {getattr(denoiser, 'path', path)}; got {path}. Pass denoiser.path."
-        )
-
-
-def _require_finite(x0: Tensor, index: int, t: float) -> None:
-    if not bool(torch.isfinite(x0).all()):
-        raise InputError(
-            f"expected finite values from the denoiser; got NaN or infinity at step {index}, t={t:.6g}. "
-            "Check the weights, the conditions, or use float32."
         )

@@ -12,7 +12,6 @@ The solvers themselves, and their equations, are in `tables`; Runge–Kutta meth
 step, in `runge_kutta`.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from radiata_core.errors import InputError
+from radiata_core.finiteness import FiniteWatch
 from radiata_core.seeds import noise_of
 from radiata_core.tables import (
     MultistepTable,
@@ -29,6 +29,7 @@ from radiata_core.tables import (
     ddim,
     ddpm,
     dpmpp_2m,
+    euler_maruyama,
     sde_dpmpp_2m,
     unipc_2,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpmpp_2m",
+    "euler_maruyama",
     "integrate",
     "sde_dpmpp_2m",
     "unipc_2",
@@ -94,13 +96,13 @@ def integrate(
     times, floats, rows = table.times.unbind(0), table.times.tolist(), table.rows
     corrected = table.corrector is not None
     depth_states, depth_outputs = table.states.shape[1], table.outputs.shape[1] + corrected
-    sums: list[Tensor] = []
+    watch = FiniteWatch()
     with torch.set_grad_enabled(gradients and torch.is_grad_enabled()):
         states = [x.clone() if corrected else x]
         outputs: list[Tensor] = []
         for index, row in enumerate(rows):
             x0 = denoiser(x, times[index], **conditions)
-            _watch(x0, sums, index, floats)
+            watch.see(x0, index, floats[index])
             if callback is not None:
                 callback(Step(index, floats[index], x, x0))
             outputs.insert(0, x0)
@@ -117,7 +119,7 @@ def integrate(
             if not corrected:
                 states.insert(0, x)
                 del states[depth_states:]
-    _report(sums, floats)
+    watch.finish()
     return x
 
 
@@ -142,27 +144,3 @@ def _check(
             f"expected one generator a row for a stochastic solver, {x.shape[0]} here; got {len(generators or ())}. "
             "Use generators_of(seeds)."
         )
-
-
-def _watch(x0: Tensor, sums: list[Tensor], index: int, times: Sequence[float]) -> None:
-    """A sum is finite if all terms are: one pass, one number. Read at once where that is free."""
-    total = x0.detach().sum(dtype=torch.float32 if x0.dtype in (torch.float16, torch.bfloat16) else None)
-    if total.device.type == "cpu":
-        if not math.isfinite(total.item()):
-            raise _not_finite(index, times)
-    else:
-        sums.append(total)
-
-
-def _report(sums: list[Tensor], times: Sequence[float]) -> None:
-    if sums:
-        broken = (~torch.stack(sums).isfinite()).nonzero().flatten().tolist()
-        if broken:
-            raise _not_finite(broken[0], times)
-
-
-def _not_finite(index: int, times: Sequence[float]) -> InputError:
-    return InputError(
-        f"expected finite values from the denoiser; got NaN or infinity at step {index}, t={times[index]:.6g}. "
-        "Check the weights, the conditions, or use float32."
-    )
