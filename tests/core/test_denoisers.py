@@ -124,7 +124,7 @@ class _Given(nn.Module):
 @pytest.mark.parametrize("time", [1e-3, 0.5, 0.999])
 @pytest.mark.parametrize("path", [LinearPath(), TrigonometricPath(), VPPath(), VEPath()])
 def test_edms_f_and_x0_are_each_other(path: Path, time: float, generator: torch.Generator) -> None:
-    """The network whose raw answer is F = (x0 - c_skip y) / c_out, table 1 of Karras et al., denoises to x0, at any noise."""
+    """The network whose raw answer is F = (x0 - c_skip y) / c_out, table 1 of Karras et al., denoises to x0."""
     x, x0 = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)
     t = torch.tensor(time, dtype=torch.float64)
     c, sd = path.coefficients(t), 0.5
