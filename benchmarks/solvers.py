@@ -19,6 +19,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -90,18 +91,15 @@ def deterministic_errors(
         x = run()
         return calls, float((x - truth).square().sum(1).mean().sqrt())
 
-    errors = {
-        name: [
-            error_of(lambda n=n: integrate(denoiser, noise, make(grid(n, path), path))) for n in evaluations
-        ]
-        for name, make in TABLES.items()
-    }
+    errors: dict[str, list[tuple[int, float]]] = {}
+    for name, make in TABLES.items():
+        tables = [make(grid(n, path), path) for n in evaluations]
+        errors[name] = [error_of(partial(integrate, denoiser, noise, table)) for table in tables]
     for name, solver in (("heun", heun), ("edm_heun", edm_heun)):
-        counts = [(n + 1) // 2 for n in evaluations]
-        errors[name] = [error_of(lambda n=n: solver(denoiser, noise, grid(n, path), path)) for n in counts]
-    tolerances = [10.0**-k for k in (2, 3, 4, 5)]
+        grids = [grid((n + 1) // 2, path) for n in evaluations]
+        errors[name] = [error_of(partial(solver, denoiser, noise, times, path)) for times in grids]
     errors["dopri5"] = [
-        error_of(lambda e=e: adaptive(denoiser, noise, path, rtol=e, atol=e).x) for e in tolerances
+        error_of(lambda e=10.0**-k: adaptive(denoiser, noise, path, rtol=e, atol=e).x) for k in (2, 3, 4, 5)
     ]
     return errors
 
