@@ -28,7 +28,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from radiata_core.couplings import Coupling, IndependentCoupling
+from radiata_core.couplings import Coupling, IndependentCoupling, Pair
 from radiata_core.errors import InputError
 from radiata_core.paths import AnyTime, Path, add_noise
 from radiata_core.predictions import Prediction, convert, target_of
@@ -310,7 +310,17 @@ class Regression:
             )
         t = torch.cat([self.time_law.sample(1, g).cpu() for g in generators])
         t = self.time_law.on(self.path, t).to(x0.device)
-        pair = self.coupling(x0, generators)
+        return self.compare(denoiser, self.coupling(x0, generators), t, **conditions)
+
+    def compare(self, denoiser: Any, pair: Pair, t: Row, **conditions: Any) -> Loss:
+        """Loss of the denoiser on pairs at given times: the part of a call after everything random is drawn.
+
+        Args:
+            denoiser: As in a call.
+            pair: Data and noise, (batch, *event) each.
+            t: One time a row, (batch,), float64.
+            conditions: Passed to the denoiser.
+        """
         x = add_noise(self.path, pair.x0, pair.noise, t)
         predict, source = (
             getattr(denoiser, "predict", denoiser),

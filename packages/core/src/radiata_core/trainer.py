@@ -34,7 +34,12 @@ _EDGES = (-4.0, -2.0, 0.0, 2.0, 4.0)
 
 @runtime_checkable
 class Objective(Protocol):
-    """A loss with `.value` (), `.per_sample` (batch,) and `.t` (batch,), e.g. `objectives.Regression`."""
+    """A loss with `.value` (), `.per_sample` (batch,) and `.t` (batch,), e.g. `objectives.Regression`.
+
+    Two attributes are optional. `at(step)` gives the objective of a step, for one that changes during the run: a function of
+    the step alone, so that a resumed run is the same run. `companions` names entries of the items that are not conditions
+    (the noise a head is paired with): they are passed on in full, never hidden by dropout.
+    """
 
     def __call__(
         self,
@@ -71,6 +76,11 @@ def held_modules(held: Any) -> list[torch.nn.Module]:
     return []
 
 
+def _at(objective: Any, step: int) -> Objective:
+    """The objective of a step."""
+    return objective.at(step) if hasattr(objective, "at") else objective
+
+
 class _LossModule(torch.nn.Module):
     """The loss as a module: what DDP and mixed precision wrap is its forward."""
 
@@ -78,8 +88,8 @@ class _LossModule(torch.nn.Module):
         super().__init__()
         self.denoiser, self.objective = denoiser, objective
 
-    def forward(self, x0, generators, conditions):
-        loss = self.objective(self.denoiser, x0, generators, **conditions)
+    def forward(self, x0, generators, conditions, step):
+        loss = _at(self.objective, step)(self.denoiser, x0, generators, **conditions)
         return loss.value, loss.per_sample, loss.t
 
 
@@ -274,12 +284,19 @@ class Trainer:
         for index, positions in enumerate(self.positions):
             x0, conditions = split_batch(next(loader), accelerator.device)
             rows = [self.step * options.batch_size + p for p in positions]
-            conditions = hide(conditions, self._generators(HIDE, rows), options)
+            companions = {
+                name: conditions.pop(name)
+                for name in getattr(self.objective, "companions", ())
+                if name in conditions
+            }
+            conditions = hide(conditions, self._generators(HIDE, rows), options) | companions
             # The masks of dropout layers come from torch's global generator, which `train` restores at its end.
             torch.manual_seed(seed_of(options.seed, DROPOUT, rows[0]))
             last = index == len(self.positions) - 1
             with _synchronised(accelerator, self.model, last):
-                value = self.model(x0, self._generators(NOISE, rows), conditions)[0] / len(self.positions)
+                value = self.model(x0, self._generators(NOISE, rows), conditions, self.step)[0] / len(
+                    self.positions
+                )
                 accelerator.backward(value)
             total += value.detach()
         norm = accelerator.clip_grad_norm_(
@@ -301,7 +318,8 @@ class Trainer:
     def validate(self, validation: Any) -> None:
         """Held-out loss of the first average, whole and by bins of log-SNR, with the same times and noise each time."""
         options, accelerator = self.options, self.accelerator
-        path = getattr(self.objective, "path", None)
+        objective = _at(self.objective, self.step)
+        path = getattr(objective, "path", None)
         sums = torch.zeros(len(_EDGES) + 1, 2, dtype=torch.float64)
         self.model.eval()
         mine = range(accelerator.process_index, len(validation), accelerator.num_processes)
@@ -313,7 +331,7 @@ class Trainer:
                 generators = generators_of(range(options.validation_draws), VALIDATE, item)
                 conditions = {name: value.float() for name, value in conditions.items()}
                 with accelerator.autocast():
-                    loss = self.objective(self.denoiser, x0, generators, **conditions)
+                    loss = objective(self.denoiser, x0, generators, **conditions)
                 bins = torch.zeros(len(loss.t), dtype=torch.long)
                 if path is not None:
                     bins = torch.bucketize(path.log_snr(loss.t.double().cpu()), torch.tensor(_EDGES).double())
