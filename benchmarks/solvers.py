@@ -38,18 +38,20 @@ from radiata_core.solvers import (
     ddim,
     ddpm,
     dpmpp_2m,
-    euler_maruyama,
     integrate,
     sde_dpmpp_2m,
     unipc_2,
 )
 from radiata_core.times import Grid, LinearGrid, LogSNRGrid
+from radiata_core.transitions import PowerDiffusion, euler_maruyama, exact_transition
 
 STEPS = 20
 SHAPES = {"": (1, 1, 8, 8), "_latent": (1, 4, 64, 64), "_volume": (1, 1, 64, 64, 64)}
 EVALUATIONS = (5, 10, 20, 40, 80)
 GRIDS: dict[str, Grid] = {"even": LinearGrid(), "logsnr": LogSNRGrid()}
 """Even in t, and even in log-SNR."""
+DIFFUSION = PowerDiffusion(math.sqrt(2), 0.5)
+"""g² = 2 sigma on the straight path."""
 Maker = Callable[[Tensor, NoisePath], MultistepTable]
 TABLES: dict[str, Maker] = {
     "ddim": ddim,
@@ -104,20 +106,20 @@ def deterministic_errors(
     return errors
 
 
-def response(table: MultistepTable) -> float:
-    """Relative error of the variance for N(0, 1) data: the norm of the state's coefficients on all noises, exactly."""
+def response(table: MultistepTable, deviation: float = 1.0) -> float:
+    """Relative error of the variance for N(0, deviation²) data, exactly: the norm of the state's weights on all noises."""
     c = table.path.coefficients(table.times)
-    total = c.alpha.square() + c.sigma.square()
+    total = (c.alpha * deviation).square() + c.sigma.square()
     x = torch.zeros(len(table.noise) + 1, dtype=torch.float64)
     x[0] = total[0].sqrt()
     states, outputs = [x], []
     for i, row in enumerate(table.rows):
-        outputs.insert(0, c.alpha[i] / total[i] * states[0])
+        outputs.insert(0, c.alpha[i] * deviation**2 / total[i] * states[0])
         x = sum(w * s for w, s in zip(row.states, states, strict=False))
         x = x + sum(w * m for w, m in zip(row.outputs, outputs, strict=False))
         x[i + 1] += row.noise
         states.insert(0, x)
-    return float(x.square().sum()) - 1
+    return float(x.square().sum()) / deviation**2 - 1
 
 
 def stochastic_errors(evaluations: Sequence[int] = EVALUATIONS) -> dict[str, list[tuple[int, float]]]:
@@ -130,10 +132,9 @@ def stochastic_errors(evaluations: Sequence[int] = EVALUATIONS) -> dict[str, lis
 
     makers: dict[str, Maker] = {"ddim": ddim, "ddpm": ddpm, "sde_dpmpp2m": sde_dpmpp_2m}
     errors = {name: [(n, response(make(even(n), ve))) for n in evaluations] for name, make in makers.items()}
-    errors["euler_maruyama"] = [
-        (n, response(euler_maruyama(LinearGrid()(n, straight), straight, lambda t: 2 * t)))
-        for n in evaluations
-    ]
+    for name, make in (("euler_maruyama", euler_maruyama), ("exact_transition", exact_transition)):
+        transitions = [(n, make(LinearGrid()(n, straight), straight, DIFFUSION)) for n in evaluations]
+        errors[name] = [(n, response(transition.table)) for n, transition in transitions]
     return errors
 
 
@@ -172,7 +173,7 @@ def theirs(name: str, x: Tensor, answer: Tensor) -> Callable[[], Tensor]:
 def others(x: Tensor, answer: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Euler's method of torchdiffeq and of torchsde beside the table of the same method, where they are installed."""
     straight = LinearPath()
-    times = torch.linspace(1, 1 / (STEPS + 1), STEPS + 1)
+    times = torch.linspace(1, 0, STEPS + 1)
     runs: dict[str, Callable[[], Tensor]] = {}
     if importlib.util.find_spec("torchdiffeq"):
         from torchdiffeq import odeint
@@ -192,7 +193,7 @@ def others(x: Tensor, answer: Tensor) -> dict[str, Callable[[], Tensor]]:
             def g(self, t: Tensor, y: Tensor) -> Tensor:
                 return answer.flatten(1)
 
-        free = euler_maruyama(times, straight, lambda t: 2 * t)
+        free = euler_maruyama(times, straight, DIFFUSION).table
         noisy, flat, forwards = Noisy(), x.flatten(1), 1 - times
         step = float(forwards[1] - forwards[0])
         runs["euler_maruyama_us"] = lambda: integrate(

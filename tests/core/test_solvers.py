@@ -20,12 +20,12 @@ from radiata_core.solvers import (
     ddim,
     ddpm,
     dpmpp_2m,
-    euler_maruyama,
     integrate,
     sde_dpmpp_2m,
     unipc_2,
 )
 from radiata_core.times import LogSNRGrid
+from radiata_core.transitions import PowerDiffusion, euler_maruyama
 
 Maker = Callable[[Tensor, Path], MultistepTable]
 PATHS = [LinearPath(), TrigonometricPath(), VPPath(), VEPath(sigma_max=20.0)]
@@ -194,7 +194,7 @@ def test_same_as_diffusers_as_a_black_box(name: str, generator: torch.Generator)
 
 
 def _free_diffusion(times: Tensor, path: Path) -> MultistepTable:
-    return euler_maruyama(times, path, lambda t: 2 * t)
+    return euler_maruyama(times, path, PowerDiffusion(2**0.5, 0.5)).table
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers on numpy 2

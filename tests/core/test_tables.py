@@ -15,11 +15,11 @@ from radiata_core.tables import (
     ddim,
     ddpm,
     dpmpp_2m,
-    euler_maruyama,
     sde_dpmpp_2m,
     unipc_2,
 )
 from radiata_core.times import LogSNRGrid
+from radiata_core.transitions import PowerDiffusion, euler_maruyama
 
 Maker = Callable[[Tensor, Path], MultistepTable]
 
@@ -168,44 +168,15 @@ def test_impulse_response_audit(name: str, measured: list[float], order: float) 
 
 
 def test_impulse_response_of_euler_maruyama() -> None:
-    """The linear path with w = 2 sigma: first order, the measured bounds, and always under-dispersed."""
+    """The linear path with g² = 2 sigma: first order, the measured bounds, and always under-dispersed."""
     path, errors = LinearPath(), []
     for n in (10, 20, 40, 80, 160):
         times = torch.linspace(1, 0, n + 1, dtype=torch.float64)
-        errors.append(_standard_deviation(euler_maruyama(times, path, lambda t: 2 * t), 1.0) ** 2 - 1)
+        table = euler_maruyama(times, path, PowerDiffusion(math.sqrt(2), 0.5)).table
+        errors.append(_standard_deviation(table, 1.0) ** 2 - 1)
     for error, bound in zip(errors, [-0.101, -0.0552, -0.0290, -0.0149, -0.0075], strict=True):
         assert bound * 1.02 < error < 0
     assert 0.9 < math.log2(errors[2] / errors[4]) / 2 < 1.1
-
-
-@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0])
-def test_every_diffusion_keeps_the_variance(scale: float) -> None:
-    """On the VP path, w from none to twice the forward diffusion's: 1000 steps end within 3 % of the data's variance."""
-    path = VPPath()
-    times = torch.cat(
-        [torch.linspace(1, 0.001, 1000, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
-    )
-    rate = lambda t: scale * (path.beta_min + t * (path.beta_max - path.beta_min))  # noqa: E731
-    assert _standard_deviation(euler_maruyama(times, path, rate), 1.5) ** 2 == pytest.approx(2.25, rel=0.03)
-    if scale == 0.5:
-        own = euler_maruyama(times, path)
-        torch.testing.assert_close(own.noise, euler_maruyama(times, path, lambda t: rate(t) / scale).noise)
-
-
-def test_euler_maruyama_without_diffusion_is_ddim_on_the_linear_path() -> None:
-    times = torch.cat([torch.linspace(1, 0.1, 9, dtype=torch.float64), torch.tensor([0.07, 0.0]).double()])
-    ours, ddims = euler_maruyama(times, LinearPath(), torch.zeros_like), ddim(times, LinearPath())
-    torch.testing.assert_close(ours.states, ddims.states, rtol=0, atol=1e-14)
-    torch.testing.assert_close(ours.outputs, ddims.outputs, rtol=0, atol=1e-14)
-    assert not ours.stochastic
-
-
-def test_diffusions_that_are_refused() -> None:
-    times = torch.linspace(1, 0, 5, dtype=torch.float64)
-    with pytest.raises(InputError, match=r"got inf at t=1\. Start below"):
-        euler_maruyama(times, LinearPath())
-    with pytest.raises(InputError, match=r"diffusion >= 0; got -0\.5 at t=0\.5"):
-        euler_maruyama(times, LinearPath(), lambda t: torch.where(t == 0.5, -t, t))
 
 
 def test_ancestral_under_disperses_and_agrees_with_sde_order_one() -> None:

@@ -29,7 +29,6 @@ from radiata_core.tables import (
     ddim,
     ddpm,
     dpmpp_2m,
-    euler_maruyama,
     sde_dpmpp_2m,
     unipc_2,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpmpp_2m",
-    "euler_maruyama",
     "integrate",
     "sde_dpmpp_2m",
     "unipc_2",

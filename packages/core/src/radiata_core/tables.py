@@ -24,8 +24,7 @@ no care by the user: the first one from alpha = 0 (h is infinite, q of the next 
 Two identities hold for every row, and the tests ask for them: sum_j B_ij = alpha' - sum_j A_ij alpha_{i-j} (a constant
 denoiser is solved exactly) and, for a stochastic row, A² sigma² + C² = sigma'² (a point mass keeps its variance).
 
-Euler–Maruyama of the family of SDEs with any diffusion w(t) is a row too (`euler_maruyama`), but no exponential integrator:
-the second identity fails by O(h), which is why it needs about ten times the steps.
+Other diffusions than the forward one, exact or by Euler–Maruyama, are in `transitions`, and are tables too.
 
 The grid matters more than the order: multistep rows on a grid uniform in t of a VP path are unsafe; give them a grid
 uniform in log-SNR. Below 8 evaluations AB2 or DDIM, above UniPC-2 or DPM-Solver++(2M).
@@ -37,7 +36,6 @@ References:
     Zhao et al., *UniPC*, 2023, https://arxiv.org/abs/2302.04867, algorithms 5–8, B_2(h).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -57,7 +55,6 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpmpp_2m",
-    "euler_maruyama",
     "sde_dpmpp_2m",
     "unipc_2",
 ]
@@ -238,50 +235,6 @@ def ab2_velocity(times: Times, path: Path) -> MultistepTable:
         states=[scale_next * (1 + now) / scale, scale_next * past / _before(scale, 1.0)],
         outputs=[-scale_next * now, -scale_next * past],
     )
-
-
-def euler_maruyama(
-    times: Times, path: Path, diffusion: Callable[[Tensor], Tensor] | None = None
-) -> MultistepTable:
-    r"""Euler–Maruyama of the SDE with the path's marginals and a free diffusion, in the path's own t; weak order 1.
-
-    $$dx = \big[u - \tfrac{w}{2}\, s\big]\,dt + \sqrt{w}\, d\bar W \quad\text{(t falling)}, \qquad
-      u = \alpha' m + \sigma'\hat\varepsilon, \quad s = -\hat\varepsilon/\sigma, \quad
-      \hat\varepsilon = (x - \alpha m)/\sigma$$
-
-    For every w(t) >= 0 the marginals are those of the path; w = 0 is Euler's method for the probability-flow ODE. The
-    step to sigma = 0 is DDIM's, which returns m. For the SDE of the forward diffusion `sde_dpmpp_2m` is of second order.
-
-    Args:
-        times: Grid, shape (n + 1,), strictly decreasing in [0, 1].
-        path: A path whose sigma' is finite at all times but the last.
-        diffusion: w, variance of the noise per unit of t, of float64 times of shape (n,). None: that of the forward
-            diffusion, g² = 2 sigma sigma' - 2 (alpha'/alpha) sigma²; infinite where alpha = 0.
-
-    Raises:
-        InputError: times out of range, or a diffusion that is negative or not finite at a time it is needed.
-
-    References:
-        Song et al. 2021, *Score-based generative modeling through SDEs*, https://arxiv.org/abs/2011.13456, eq. 6.
-        Albergo, Boffi, Vanden-Eijnden 2023, *Stochastic interpolants*, https://arxiv.org/abs/2303.08797, eq. 2.33.
-    """
-    g = _Grid.of(times, path)
-    c = path.coefficients(g.times[:-1])
-    own = 2 * c.sigma * (c.d_sigma - c.d_alpha / c.alpha * c.sigma)
-    rate = own if diffusion is None else diffusion(g.times[:-1]).to(own)
-    last = g.sigma_next == 0
-    rate = torch.where(last, 0.0, rate)
-    if not bool((torch.isfinite(rate) & (rate >= 0)).all()):
-        where = int((~(torch.isfinite(rate) & (rate >= 0))).nonzero()[0])
-        raise InputError(
-            f"expected a finite diffusion >= 0; got {float(rate[where]):.4g} at t={float(g.times[where]):.4g}. "
-            "Start below the time at which alpha is 0, or pass another diffusion."
-        )
-    step = g.times.diff()
-    slope = c.d_sigma + rate / (2 * c.sigma)  # of the noise estimate
-    state = torch.where(last, 0.0, 1 + step * slope / c.sigma)
-    output = torch.where(last, g.alpha_next, step * (c.d_alpha - c.alpha * slope / c.sigma))
-    return g.table([state], [output], noise=(rate * step.abs()).sqrt())
 
 
 @dataclass(frozen=True, eq=False)
