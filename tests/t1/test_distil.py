@@ -76,6 +76,20 @@ def test_distilling_a_flow_map_learns_and_resumes_to_the_bit(
     assert first.metadata["distillation"]["method"] == "ctm"
 
 
+def test_a_run_goes_on_from_an_earlier_student(teacher_run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    """--start takes the weights of a student (here: unchanged by a step size of almost nothing) and says whose."""
+    distil(teacher_run, tmp_path / "first", store=tiny_store).run()
+    earlier = load_model(tmp_path / "first" / "model.safetensors")
+    options = {"start": str(tmp_path / "first"), "steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    distil(teacher_run, tmp_path / "second", store=tiny_store, **options).run()
+    later = load_model(tmp_path / "second" / "model.safetensors")
+    for name, value in earlier.denoiser.state_dict().items():
+        torch.testing.assert_close(later.denoiser.state_dict()[name], value, atol=1e-9, rtol=0)
+    assert later.metadata["distillation"]["started_from_sha256"] == earlier.sha256
+    with pytest.raises(InputError, match="expected a NetworkFlowMap on .*; got NetworkDenoiser"):
+        distil(teacher_run, tmp_path / "third", store=tiny_store, start=str(teacher_run)).run()
+
+
 def test_heads_of_a_student_take_its_own_sampler(teacher_run: Path, tiny_store: Path, tmp_path: Path) -> None:
     """`sample --steps 2` of a flow map jumps twice, says so beside the file, and fresh noise changes the head."""
     distil(teacher_run, tmp_path / "run", store=tiny_store, steps=2).run()

@@ -32,6 +32,8 @@ class Distil:
     """Consistency trajectories, or annealed reflow on pairs."""
     model: str = "rflow-4mm"
     """The teacher: a shipped model's name, a .safetensors file, or a run folder."""
+    start: str | None = None
+    """An earlier student to go on from, of the same method; none starts from the teacher's weights."""
     store: Path | None = None
     """Store of heads (ctm)."""
     pairs: Path | None = None
@@ -109,7 +111,7 @@ class Distil:
         from radiata_core.checkpoint import load_model
         from radiata_core.runs import Run, sha256
         from radiata_core.train import train
-        from radiata_t1.model.students import student_of
+        from radiata_t1.model.students import earlier_student, student_of
         from radiata_t1.model.weights import find_model
 
         self._check()
@@ -117,7 +119,12 @@ class Distil:
         loaded = load_model(file)
         teacher: Any = loaded.denoiser.eval()
         teacher.requires_grad_(False)
-        student: Any = student_of(teacher, self.method, self.rank)
+        first = None if self.start is None else load_model(find_model(self.start))
+        student: Any = (
+            student_of(teacher, self.method, self.rank)
+            if first is None
+            else earlier_student(first.denoiser, teacher, self.method)
+        )
         for network in (teacher.network, student.network):
             network.to(memory_format=torch.channels_last_3d)
         count = sum(value.numel() for value in student.state_dict().values())
@@ -143,7 +150,7 @@ class Distil:
                 data,
                 self.out,
                 self._options(),
-                metadata=self._metadata(loaded, file, source),
+                metadata=self._metadata(loaded, file, source, first),
                 groups=people,
             )
         if not trained.finished:
@@ -219,7 +226,10 @@ class Distil:
         names = {f.name for f in dataclasses.fields(TrainOptions)}
         return TrainOptions(**{name: value for name, value in self.__dict__.items() if name in names})
 
-    def _metadata(self, loaded: "LoadedModel", file: Path, source: dict[str, Any]) -> dict[str, Any]:
+    def _metadata(
+        self, loaded: "LoadedModel", file: Path, source: dict[str, Any], first: "LoadedModel | None"
+    ) -> dict[str, Any]:
+        before = {} if first is None else {"started_from_sha256": first.sha256}
         sampler = "flow-map" if self.method == "ctm" else "ddim"
         return dict(loaded.metadata) | {
             "sampling": {"sampler": sampler, "grid": "linear", "steps": 4},
@@ -228,5 +238,6 @@ class Distil:
                 "teacher": file.stem,
                 "teacher_sha256": loaded.sha256,
                 **source,
+                **before,
             },
         }

@@ -5,7 +5,7 @@ the first step of training a student already draws the Gaussian's head in one ev
 the teacher learned beyond the Gaussian.
 """
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 
@@ -15,9 +15,9 @@ from radiata_core.errors import InputError
 from radiata_core.flowmaps import NetworkFlowMap
 from radiata_core.nets.unet import UNet
 
-__all__ = ["Student", "student_of"]
+__all__ = ["Student", "earlier_student", "student_of"]
 
-Student = NetworkFlowMap | NetworkDenoiser
+Student: TypeAlias = NetworkFlowMap | NetworkDenoiser
 
 
 def student_of(teacher: NetworkDenoiser, method: Literal["ctm", "reflow"], rank: int) -> Student:
@@ -43,3 +43,20 @@ def student_of(teacher: NetworkDenoiser, method: Literal["ctm", "reflow"], rank:
     assert not unexpected and all(name.startswith("embed_destination") for name in missing)
     kind = NetworkFlowMap if method == "ctm" else NetworkDenoiser
     return kind(network, teacher.path, teacher.prediction, teacher.scaling, anchor)
+
+
+def earlier_student(
+    denoiser: torch.nn.Module, teacher: NetworkDenoiser, method: Literal["ctm", "reflow"]
+) -> Student:
+    """A student of an earlier run, to be trained further.
+
+    Raises:
+        InputError: a student of the other method, or on another path than the teacher's.
+    """
+    kind = NetworkFlowMap if method == "ctm" else NetworkDenoiser
+    if not isinstance(denoiser, kind) or denoiser.path != teacher.path:
+        raise InputError(
+            f"expected a {kind.__name__} on {teacher.path} to go on with {method}; got {type(denoiser).__name__} on "
+            f"{getattr(denoiser, 'path', None)}. Give a student of the same method and teacher."
+        )
+    return denoiser.train()
