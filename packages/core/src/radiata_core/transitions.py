@@ -11,13 +11,14 @@ A step from t to s is one line of numbers, $x_s = A x_t + B\,\mathrm E[x_0|x_t] 
 | form | A | B | C |
 |---|---|---|---|
 | `exact_transition` | $\tfrac{\sigma_s}{\sigma_t} e^{-\tau}$ | $\alpha_s - A \alpha_t$ | $\sigma_s\sqrt{1 - e^{-2\tau}}$ |
-| `euler_maruyama` | $1 - \Delta\,(\tfrac{\sigma'}{\sigma} + \tfrac{g^2}{2\sigma^2})$ | $1 - \ldots$, from (1) at t | $g_t\sqrt\Delta$ |
+| `euler_maruyama` | $1 - p$ | $\alpha_t p - \Delta\,\alpha_t'$ | $g_t\sqrt\Delta$ |
 
-with $\Delta = t - s$ and $\tau = \int_s^t g^2/(2\sigma^2)\,dr$. The exact form comes from the noise in x: for a constant
-denoiser $w = (x - \alpha m)/\sigma$ obeys $dw = \tfrac{g^2}{2\sigma^2} w\,dt + \tfrac g\sigma dw$, an Ornstein–Uhlenbeck
-process, whose step is known whatever g is. So $A^2\sigma_t^2 + C^2 = \sigma_s^2$ in every row: a point mass keeps its
-variance with any number of steps. With $g^2 = -2\sigma^2\lambda'$ it is the ancestral (DDPM) row, with g = 0 DDIM. The Euler
-form, the one of the paper, is a first-order approximation of it. In both, the last step to sigma = 0 returns the posterior mean.
+with $\Delta = t - s$, $p = \Delta\,(\sigma'/\sigma + g^2/2\sigma^2)$ at t and $\tau = \int_s^t g^2/(2\sigma^2)\,dr$. The exact
+form comes from the noise in x: for a constant denoiser $w = (x - \alpha m)/\sigma$ obeys
+$dw = \tfrac{g^2}{2\sigma^2} w\,dt + \tfrac g\sigma d\omega$, an Ornstein–Uhlenbeck process, whose step is known whatever g is.
+So $A^2\sigma_t^2 + C^2 = \sigma_s^2$ in every row: a point mass keeps its variance with any number of steps. With
+$g^2 = -2\sigma^2\lambda'$ it is the ancestral (DDPM) row, with g = 0 DDIM. The Euler form, the one of the paper, approximates
+it to first order. In both, the last step, to sigma = 0, returns the posterior mean.
 
 A transition is a table of `solvers` too (`table`), so `integrate` draws with it.
 
@@ -28,16 +29,21 @@ References:
     Song et al., 2021, https://arxiv.org/abs/2011.13456, appendix D.1 (probability-flow ODE).
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from radiata_core.diffusions import (
+    AncestralDiffusion,
+    Diffusion,
+    FunctionDiffusion,
+    PowerDiffusion,
+    require_rate,
+)
 from radiata_core.errors import InputError
 from radiata_core.kernels import GaussianKernel
 from radiata_core.paths import Path, expand
@@ -59,98 +65,6 @@ __all__ = [
     "require_gaussian",
     "stochastic_step",
 ]
-
-_NODES, _WEIGHTS = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(48))
-
-
-class Diffusion(ABC):
-    """A diffusion g(t) >= 0: how much randomness the process has, free to choose."""
-
-    @abstractmethod
-    def squared(self, t: Times, path: Path) -> Times:
-        """g(t)², float64, of the shape of t."""
-
-    def decay(self, t: Times, s: Times, path: Path) -> Times:
-        r"""$\tau = \int_s^t g^2/(2\sigma^2)\,dr$ for 0 < s < t, float64: by Gauss–Legendre in log r."""
-        half = torch.log(t / s) / 2
-        r = s[:, None] * torch.exp(half[:, None] * (_NODES + 1))
-        rate = self.squared(r.flatten(), path).reshape(r.shape)
-        _require_rate(rate)
-        return ((rate / (2 * path.coefficients(r).sigma.square()) * r) @ _WEIGHTS) * half
-
-
-@dataclass(frozen=True)
-class PowerDiffusion(Diffusion):
-    """g(t) = scale · t^power. The default, 3 t², is the paper's; scale 0 is the deterministic flow.
-
-    Args:
-        scale: g at t = 1, >= 0.
-        power: >= 0. With 1 or more the score, which grows like 1/sigma, is tamed near the data of a linear path.
-
-    Raises:
-        InputError: a negative or infinite number.
-    """
-
-    scale: float = 3.0
-    power: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.scale < float("inf") and 0 <= self.power < float("inf")):
-            raise InputError(
-                f"expected scale >= 0 and power >= 0; got {self.scale} and {self.power}. The paper's are 3 and 2."
-            )
-
-    def squared(self, t: Times, path: Path) -> Times:
-        """scale² t^(2 power)."""
-        return self.scale**2 * t.to(torch.float64) ** (2 * self.power)
-
-
-@dataclass(frozen=True)
-class AncestralDiffusion(Diffusion):
-    r"""$g^2 = -2\,\mathrm{share}\,\sigma^2\lambda'$: the forward diffusion's own noise at share 1, so $\tau = \mathrm{share}\,h$.
-
-    With share 1 `exact_transition` is DDPM and SDE-DPM-Solver++ of order 1. Infinite where alpha = 0: the exact form
-    then replaces all the noise, the Euler form refuses.
-
-    Args:
-        share: >= 0; 0 is DDIM.
-
-    Raises:
-        InputError: a negative or infinite share.
-    """
-
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share < float("inf"):
-            raise InputError(f"expected share >= 0; got {self.share}. 1 is ancestral, 0 deterministic.")
-
-    def squared(self, t: Times, path: Path) -> Times:
-        """2 share (sigma sigma' - sigma² alpha'/alpha)."""
-        c = path.coefficients(t)
-        return 2 * self.share * c.sigma * (c.d_sigma - c.sigma * c.d_alpha / c.alpha)
-
-    def decay(self, t: Times, s: Times, path: Path) -> Times:
-        """share times the step in log-SNR, without quadrature."""
-        if self.share == 0:
-            return torch.zeros_like(t)
-        return self.share * (path.log_snr(s) - path.log_snr(t))
-
-
-@dataclass(frozen=True)
-class FunctionDiffusion(Diffusion):
-    """Any g(t), given as a function of float64 times.
-
-    Args:
-        g: `(times) -> g`, of the same shape, finite and >= 0.
-    """
-
-    g: Callable[[Tensor], Tensor]
-
-    def squared(self, t: Times, path: Path) -> Times:
-        """g(t)²; a negative g becomes NaN, which is refused."""
-        g = self.g(t.to(torch.float64)).to(torch.float64)
-        return torch.where(g >= 0, g, torch.nan).square()
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,12 +163,10 @@ def euler_maruyama(times: Times, path: Path, diffusion: Diffusion | None = None)
     times = checked_grid(times.detach().cpu())
     start, step = times[:-1], -times.diff()
     c, rate = path.coefficients(start), diffusion.squared(start, path)
-    _require_rate(rate)
+    require_rate(rate)
     # u = alpha' m + sigma' (x - alpha m)/sigma and score = -(x - alpha m)/sigma²: one factor of (x - alpha m).
     pull = step * (c.d_sigma / c.sigma + rate / (2 * c.sigma.square()))
-    return _finished(
-        path, times, 1 - pull, c.alpha * pull - step * c.d_alpha, rate.sqrt() * step.sqrt()
-    )
+    return _finished(path, times, 1 - pull, c.alpha * pull - step * c.d_alpha, rate.sqrt() * step.sqrt())
 
 
 @dataclass(frozen=True, eq=False)
@@ -351,11 +263,3 @@ def _finished(path: Path, times: Tensor, state: Tensor, mean: Tensor, noise: Ten
     """The last row, to sigma = 0, returns the posterior mean."""
     state[-1], mean[-1], noise[-1] = 0.0, 1.0, 0.0
     return Transition(path, times, state, mean, noise)
-
-
-def _require_rate(rate: Tensor) -> None:
-    if not bool((rate.isfinite() & (rate >= 0)).all()):
-        raise InputError(
-            "expected a diffusion that is finite and >= 0 at every time of the grid; got another. "
-            "Use PowerDiffusion, or exact_transition for the ancestral one."
-        )
