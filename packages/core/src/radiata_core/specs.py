@@ -26,6 +26,7 @@ _PROVIDERS = (
     "radiata_core.discrete_path",
     "radiata_core.flowmaps",
     "radiata_core.nets.medforj",
+    "radiata_core.nets.mmdit",
     "radiata_core.nets.unet",
     "radiata_core.paths",
     "radiata_core.times",
