@@ -86,7 +86,7 @@ def test_a_run_goes_on_from_an_earlier_student(teacher_run: Path, tiny_store: Pa
     for name, value in earlier.denoiser.state_dict().items():
         torch.testing.assert_close(later.denoiser.state_dict()[name], value, atol=1e-9, rtol=0)
     assert later.metadata["distillation"]["started_from_sha256"] == earlier.sha256
-    with pytest.raises(InputError, match="expected a NetworkFlowMap on .*; got NetworkDenoiser"):
+    with pytest.raises(InputError, match=r"expected a NetworkFlowMap on .*; got NetworkDenoiser"):
         distil(teacher_run, tmp_path / "third", store=tiny_store, start=str(teacher_run)).run()
 
 
