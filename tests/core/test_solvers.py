@@ -355,5 +355,7 @@ def test_what_is_refused() -> None:
         integrate(lambda x, t: x, x, ddpm(times, path))
     with pytest.raises(InputError, match="one generator a row"):
         integrate(lambda x, t: x, x, ddpm(times, path), generators=generators_of([1]))
+    with pytest.raises(InputError, match=r"state's shape \(2, 2\); got \(2, 1\)"):
+        integrate(lambda x, t: x[:, :1], x, ddim(times, path))
     with pytest.raises(InputError, match="denoiser's path"):
         integrate(_gaussian(VPPath()), x.double(), ddim(times, path))

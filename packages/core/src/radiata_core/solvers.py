@@ -88,7 +88,7 @@ def integrate(
 
     Raises:
         InputError: the denoiser lives on another path, generators are missing or too few, or the denoiser gave a
-            non-finite value; step and t are named.
+            value of another shape or one that is not finite; step and t are named.
     """
     _check(denoiser, x, table, generators)
     times, floats, rows = table.times.unbind(0), table.times.tolist(), table.rows
@@ -100,6 +100,11 @@ def integrate(
         outputs: list[Tensor] = []
         for index, row in enumerate(rows):
             x0 = denoiser(x, times[index], **conditions)
+            if x0.shape != x.shape:  # it would be broadcast without a word
+                raise InputError(
+                    f"expected E[x_0 | x_t] of the state's shape {tuple(x.shape)}; got {tuple(x0.shape)}. "
+                    "Check the network's output channels."
+                )
             watch.see(x0, index, floats[index])
             if callback is not None:
                 callback(Step(index, floats[index], x, x0))
