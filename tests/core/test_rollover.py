@@ -119,11 +119,11 @@ def test_leftovers_are_kept_if_every_step_improves() -> None:
 
 
 def test_the_default_quota_and_starts_are_the_papers() -> None:
-    """500 evaluations, 10 steps: 50 starts and quotas of 45; a flat reward then spends 8 · 45 and 90 at the last step."""
-    found = _run([[-1.0] * 500], steps=10, budget=500)
+    """100 evaluations, 5 steps: 10 starts and quotas of 18; a flat reward then spends 3 · 18 and 36 at the last step."""
+    found = _run([[-1.0] * 100], steps=5, budget=100)
     steps = found.trace.step[1:, 0]
-    assert found.trace.evaluations[0] == 50
-    assert torch.bincount(steps).tolist() == [0, *[45] * 8, 90]
+    assert found.trace.evaluations[0] == 10
+    assert torch.bincount(steps).tolist() == [0, *[18] * 3, 36]
 
 
 def test_the_result_is_the_sample_at_the_end() -> None:
