@@ -76,6 +76,28 @@ def test_distilling_a_flow_map_learns_and_resumes_to_the_bit(
     assert first.metadata["distillation"]["method"] == "ctm"
 
 
+def test_reflow_draws_its_pairs_once_and_resumes_to_the_bit(
+    teacher_run: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    """Pairs are drawn and kept; a student stopped and resumed is the same; the model says how it was made."""
+    options = {"method": "reflow", "pairs": tmp_path / "pairs", "pair_count": 6, "pair_steps": 3}
+    distil(teacher_run, tmp_path / "whole", store=tiny_store, **options).run()
+    kept = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "pairs").iterdir()}
+    for resume in (False, True, True, True, True):
+        more = options | {"max_minutes": 0.0, "resume": resume}
+        distil(teacher_run, tmp_path / "halves", store=tiny_store, **more).run()
+    assert kept == {file.name: file.stat().st_mtime_ns for file in (tmp_path / "pairs").iterdir()}
+    first, second = (load_model(tmp_path / name / "model.safetensors") for name in ("whole", "halves"))
+    for (name, a), b in zip(
+        first.denoiser.state_dict().items(), second.denoiser.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    assert first.metadata["sampling"]["sampler"] == "ddim"
+    assert first.metadata["distillation"]["pairs"] == 6
+    with pytest.raises(InputError, match="expected --pairs"):
+        distil(teacher_run, tmp_path / "x", method="reflow").run()
+
+
 def test_a_run_goes_on_from_an_earlier_student(teacher_run: Path, tiny_store: Path, tmp_path: Path) -> None:
     """--start takes the weights of a student (here: unchanged by a step size of almost nothing) and says whose."""
     distil(teacher_run, tmp_path / "first", store=tiny_store).run()

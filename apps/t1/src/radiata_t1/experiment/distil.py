@@ -35,7 +35,7 @@ class Distil:
     start: str | None = None
     """An earlier student to go on from, of the same method; none starts from the teacher's weights."""
     store: Path | None = None
-    """Store of heads (ctm)."""
+    """Store of heads (ctm); reflow takes the conditions of its pairs from it, and has none without."""
     pairs: Path | None = None
     """Folder of pairs (reflow); what is missing of --pair-count is drawn."""
     pair_count: int = 480
@@ -77,9 +77,9 @@ class Distil:
     ema: tuple[float, ...] = (0.05, 0.10)
     """Relative widths of the averages of the weights; the first becomes model.safetensors."""
     condition_dropout: float = 0.15
-    """Probability that a head's covariates are all hidden from student and teacher."""
+    """Probability that a head's covariates are all hidden from student and teacher (ctm; half the pairs have none)."""
     covariate_dropout: float = 0.2
-    """Probability that a single covariate is hidden."""
+    """Probability that a single covariate is hidden (ctm)."""
     seed: int = 0
     """Seed of order, times, noise and dropout."""
     device: Literal["cpu", "auto"] = "cpu"
@@ -166,13 +166,12 @@ class Distil:
 
     def _data(self, loaded: "LoadedModel") -> tuple[Any, list[int] | None, dict[str, Any]]:
         """Items, their people, and what the metadata says of them."""
-        if self.method == "reflow":
-            return self._pairs(loaded)
         from radiata_imaging.store import Store
         from radiata_t1.data.covariates import CovariateScale
         from radiata_t1.data.training import TrainingHeads, people_of
 
-        assert self.store is not None
+        if self.store is None:
+            return *self._pairs(loaded, None), {}
         store = Store(self.store)
         scale = CovariateScale.from_metadata(loaded.metadata)
         absent = [name for name in scale.names if name not in store.covariate_names]
@@ -182,29 +181,42 @@ class Distil:
                 f"without {', '.join(absent) or 'none'}. Use the store it was trained on."
             )
         columns = [store.covariate_names.index(name) for name in scale.names]
-        heads = TrainingHeads(store, "train", scale, columns, in_memory=True)
         people = people_of(store, "train")
-        return (
-            heads,
-            people,
-            {"store": self.store.name, "store_id": store.store_id, "people": len(set(people))},
-        )
+        source = {"store": self.store.name, "store_id": store.store_id, "people": len(set(people))}
+        if self.method == "reflow":
+            known = scale.standardise(store.covariates[store.indices("train")][:, columns])
+            return *self._pairs(loaded, known), source
+        return TrainingHeads(store, "train", scale, columns, in_memory=True), people, source
 
-    def _pairs(self, loaded: "LoadedModel") -> tuple[Any, None, dict[str, Any]]:
+    def _pairs(self, loaded: "LoadedModel", known: Any) -> tuple[Any, None]:
+        import torch
+        from accelerate import PartialState
+
         from radiata_t1.data.pairs import drawn_pairs
 
         assert self.pairs is not None
-        data = drawn_pairs(loaded, self.pairs, self.pair_count, self.pair_steps)
-        return data, None, {"pairs": self.pair_count, "pair_steps": self.pair_steps}
+        state = PartialState(cpu=self.device == "cpu")
+        options: dict[str, Any] = {"known": known, "batch": self.batch_size}
+        wanted = (loaded, self.pairs, self.pair_count, self.pair_steps)
+        if state.num_processes > 1:
+            mine = slice(state.process_index, None, state.num_processes)
+            if range(self.pair_count)[mine]:
+                drawn_pairs(
+                    *wanted, **options, shard=(state.process_index, state.num_processes), device=state.device
+                )
+            state.wait_for_everyone()
+        data = drawn_pairs(*wanted, **options, device=state.device)
+        loaded.denoiser.to(torch.device("cpu"))
+        return data, None
 
     def _objective(self, teacher: "NetworkDenoiser") -> Any:
         from radiata_core.objectives import Regression
         from radiata_core.times import LinearGrid, LogNormalSNR
 
         if self.method == "reflow":
-            from radiata_t1.model.reflow import annealed_reflow
+            from radiata_core.rectification import annealed_reflow
 
-            return annealed_reflow(teacher.path, self.steps, self.anneal, self.batch_size)
+            return annealed_reflow(max(1, round(self.anneal * self.steps)), path=teacher.path)
         from radiata_core.flowmap_objectives import ConsistencyTrajectory, average_velocity_weight
 
         return ConsistencyTrajectory(
@@ -224,7 +236,10 @@ class Distil:
         from radiata_core.train import TrainOptions
 
         names = {f.name for f in dataclasses.fields(TrainOptions)}
-        return TrainOptions(**{name: value for name, value in self.__dict__.items() if name in names})
+        values = {name: value for name, value in self.__dict__.items() if name in names}
+        if self.method == "reflow":  # a pair's head was drawn with just these conditions
+            values |= {"condition_dropout": 0.0, "covariate_dropout": 0.0}
+        return TrainOptions(**values)
 
     def _metadata(
         self, loaded: "LoadedModel", file: Path, source: dict[str, Any], first: "LoadedModel | None"
@@ -237,6 +252,11 @@ class Distil:
                 "method": self.method,
                 "teacher": file.stem,
                 "teacher_sha256": loaded.sha256,
+                **(
+                    {"pairs": self.pair_count, "pair_steps": self.pair_steps}
+                    if self.method == "reflow"
+                    else {}
+                ),
                 **source,
                 **before,
             },
