@@ -14,41 +14,53 @@ Convention everywhere: **t = 0 is data, t = 1 is noise**; x_t = alpha_t x_0 + si
 dx_t/dt; lambda = log(alpha/sigma). Inside the core every model answers one question, E[x_0 | x_t]: `denoiser(x,
 t, **conditions)`, with x of shape (batch, *event), any event, and t of shape () or (batch,). Randomness comes
 in by generators only. Errors that a user can make are `errors.InputError`, one line: expected, got, what to do.
-docs/notation.md has the symbols, docs/README.md a page for each chapter with a figure and what was measured.
+docs/notation.md has the symbols, docs/README.md a page for each chapter with a figure and what was measured,
+docs/verification.md the test behind each claim.
 
 A method of the literature is one point in a product of seven axes. The chapters are these axes, then what
 stands on them.
 
 1. Path: how much signal and noise there is at t. `paths` has LinearPath (rectified flow), TrigonometricPath,
-   VPPath, VEPath and `discrete_path` the DDPM schedule made continuous; `coefficients` is what a path must say,
-   and `change_of_path` carries a state from one to another (`same_log_snr`).
+   VPPath, VEPath and `discrete_path` the DDPM schedule made continuous; `coefficients` is what a path must say.
+   `change_of_path` carries a state from one path to another, `conversion.OnPath` a whole denoiser.
 2. Kernel: the law of the noise. `kernels.GaussianKernel`.
-3. Coupling: which noise belongs to which data. `couplings.IndependentCoupling`.
+3. Coupling: which noise belongs to which data. `couplings.IndependentCoupling`; `pairings` keeps or anneals the
+   noise that a sample was made from.
 4. Prediction: what a network says. `predictions.convert` is the only place where x0, noise, velocity, v, score
    and flow become each other; `denoisers.NetworkDenoiser` makes any network a denoiser, `EDMDenoiser` is Karras
    et al.'s preconditioning and `Guided` classifier-free guidance; `anchors.PooledGaussian` gives a network the
    linear part in closed form.
-5. Time: `times` has the laws to train under (LogNormalSNR, Mode, CosMap of SD3) and the grids to walk on
-   (LogSNRGrid, KarrasGrid, LinearGrid), and `resolution_shift`.
-6. Objective: `objectives.Regression(path, law, coupling, target, weight, loss)`;
-   `flowmap_objectives.ConsistencyTrajectory` distils a teacher into a flow map (CTM).
+5. Time: `times` has the laws to train under (LogNormalSNR, Mode and CosMap of Stable Diffusion 3) and the grids
+   to walk on (LogSNRGrid, KarrasGrid, LinearGrid), and `resolution_shift`.
+6. Objective: `objectives.Regression(path, law, coupling, target, weight, loss)`; what distils a teacher is
+   below.
 7. Solver: `tables` writes DDIM, DDPM, DPM-Solver++(2M), UniPC, Adams-Bashforth and SDE-DPM-Solver++ as
-   coefficients, and `solvers.integrate` is the one loop that walks them; `runge_kutta` has `heun`, `edm_heun`
-   with churn, and `adaptive` (Dormand-Prince, each row on its own).
+   coefficients, and `solvers.integrate` is the one loop that walks them; `transitions` has the SDE of any
+   diffusion in `diffusions`; `runge_kutta` has `heun`, `edm_heun` with churn, and `adaptive` (Dormand-Prince,
+   each row on its own). `finiteness` says at which step a network broke.
 
-Denoisers known in closed form: `analytic` (Gaussian, mixture, the data set itself; `gaussian_flow` is the exact
+Denoisers in closed form: `analytic` (Gaussian, mixture, the data set itself; `gaussian_flow` is the exact
 solution) on the spectra of `covariances`. Product code, and the oracle of the tests.
 
-Few steps: `flowmaps.NetworkFlowMap` jumps from t to s in one evaluation and is a denoiser where s = t;
-`sample_flow_map` samples with it, `SolvedFlowMap` and `GaussianFlowMap` are its oracles.
+Flow maps, few steps: `flowmaps.NetworkFlowMap` jumps from t to s in one evaluation and is a denoiser where s =
+t; `flowmaps.sample_flow_map` samples with it. Consistency Trajectory Models are one call,
+`flowmap_objectives.ConsistencyTrajectory`; SolvedFlowMap and GaussianFlowMap are the oracles.
 
-Networks: `nets.unet` (small, any dimension) and `nets.medforj` (with `nets.medforj_blocks`), whose released
-weights can be read.
+Rectification: `rectification.reflow`, `rectification.rectified_diffusion` (any path) and
+`rectification.annealed_reflow` (SlimFlow) train on a teacher's pairs, `phases.PhasedRectification` in segments
+of time; `flow_guided.FlowGuidedDistillation` ends in one step. `straightness` measures what it changed.
 
-Training: `train.train(denoiser, objective, dataset, folder, options)` with the `train_options`, resumable to the
-bit, from one CPU to many GPUs. Behind it `trainer`, `feeding` and `orders` (which rows, a pure function of seed
-and step), `ema`, `training_log`, `training_state` and `checkpoints`; `checkpoint.save_model` and `load_model`
-keep a model as safetensors (`weights`) and JSON (`specs`: what a file may name), never as a pickle.
+Search at inference: `search.best_of_n`, `search_over_paths`, `svdd`, `code`, `smc` and `rollover_budget` spend
+one `budget` on any reward of E[x_0 | x_t]; behind them `particles`, `search_trees` and `rollover`.
+
+Networks: `nets.unet` (small, any dimension), `nets.mmdit` (Stable Diffusion 3's, of `nets.joint_attention`) and
+`nets.medforj` (of `nets.medforj_blocks`), whose released weights can be read.
+
+Training: `train.train(denoiser, objective, dataset, folder, options)` with the `train_options`, resumable to
+the bit, from one CPU to many GPUs. Behind it `trainer`, `feeding` and `orders` (which rows, a pure function of
+seed and step), `ema`, `training_log`, `training_state` and `checkpoints`; `checkpoint.save_model` and
+`checkpoint.load_model` keep a model as safetensors (`weights`) and JSON (`specs`: what a file may name), never
+as a pickle.
 
 Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `logs` and
 `provenance`, `commands` (verbs and exit codes), `signals`, `errors`, and `types`, where shapes are named.
