@@ -19,7 +19,7 @@ def main() -> None:
     target = Path(__file__).parent / "src" / "radiata_t1" / "weights" / f"{name}.safetensors"
     record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
     options = {
-        key: value for key, value in record.get("options", {}).items() if key not in ("store", "out", "init")
+        key: value for key, value in record.get("options", {}).items() if key not in ("store", "out", "init", "start", "pairs")
     }
     metadata = loaded.metadata | {"name": name, "options": options}
     training = metadata.get("training", {})
