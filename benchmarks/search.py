@@ -11,7 +11,7 @@ component of x in a random direction (unbounded). Ten steps; the flow of the str
     vp         the denoiser carried to the VP path, quarter-circle grid, g = 3 t²
 
 A figure is the mean over fixed problems (mixture, target, direction); its interval is 1.96 standard errors over seeds, of
-the averages over problems. `gain` is paired with best-of-n of the same column, `evaluations` what a chain really spent. Keys:
+the averages over problems. `gain` is paired with best-of-n of the same column, `evaluations` what a chain spent. Keys:
 `reward_METHOD` (8-D, near, g3), with `_32d`, `_ancestral`, `_vp`, `_linear` for the others, each with `_ci`.
 """
 

@@ -51,6 +51,9 @@ def main() -> None:
             axis.plot(trace.evaluations, curve, color=COLOURS[name], lw=1.4, label=label)
             axis.errorbar(510, mean, half, color=COLOURS[name], marker="o", ms=4, capsize=2, clip_on=False)
             print(f"{label:>18} {mean:7.3f} ± {half:.3f}  ({found.evaluations} evaluations)")
+            if name == "rbf":
+                arrived = (trace.step == trace.step.max()).int().argmax(0)
+                print(f"{'':>18} at the last choice after {trace.evaluations[arrived].double().mean():.0f}")
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("evaluations of the denoiser, per result")
         axis.set_xlim(0, 520)

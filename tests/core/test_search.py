@@ -250,3 +250,31 @@ def test_searching_the_sde_beats_best_of_n() -> None:
     for name, margin in (("svdd", 5), ("smc", 2.5)):
         gain = _run(name, 500, seeds, denoiser).reward - draws
         assert float(gain.mean() / (gain.std() / len(seeds) ** 0.5)) > margin
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an accelerator")
+@over_searches
+def test_an_accelerator_finds_the_same(name: str) -> None:
+    """Seeds are drawn on the CPU: the same choices, to rounding."""
+    search, transition = SEARCHES[name]
+    noise = noise_of(generators_of([3, 8], 0), (8,), torch.float64)
+    centre = torch.tensor([[0.5], [-0.5]], dtype=torch.float64)
+
+    def shifted(x: Tensor, t: Tensor, *, centre: Tensor) -> Tensor:
+        return _normal(x - centre, t) + centre
+
+    found = [
+        search(
+            shifted,
+            noise.to(device),
+            transition,
+            lambda x0: -(x0 - TARGET.to(x0)).square().sum(1),
+            Budget(80),
+            generators=generators_of([3, 8], 1),
+            centre=centre.to(device),
+            rows=5,
+        )
+        for device in ("cpu", "cuda")
+    ]
+    torch.testing.assert_close(found[1].x.cpu(), found[0].x)
+    torch.testing.assert_close(found[1].trace.reward, found[0].trace.reward)
