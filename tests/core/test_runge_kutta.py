@@ -136,7 +136,9 @@ def test_impulse_response_of_churn(amount: float, monkeypatch: pytest.MonkeyPatc
             denoiser, x, times, path, churn=Churn(amount), generators=generators_of(range(n + 2), 0)
         )
         errors.append(float(churned.square().sum()) - 1)
-    measured = [0.5873, 0.1721, 0.0641, 0.0279, 0.0087] if amount else [0.2994, 0.0647, 0.0153, 0.0038, 0.0010]
+    measured = (
+        [0.5873, 0.1721, 0.0641, 0.0279, 0.0087] if amount else [0.2994, 0.0647, 0.0153, 0.0038, 0.0010]
+    )
     for error, bound in zip(errors, measured, strict=True):
         assert 0 < error < bound * 1.02, "churn over-disperses"
 
