@@ -141,3 +141,10 @@ def test_bad_input_is_refused() -> None:
     flow = exact_transition(LinearGrid()(4, PATH), PATH, PowerDiffusion(0.0))
     with pytest.raises(InputError, match="expected at least 2 steps that draw noise"):
         _particles(transition=flow).require_random()
+    walk = _particles(transition=exact_transition(LinearGrid()(4, PATH), PATH).table)
+    with pytest.raises(
+        InputError, match="expected a Transition, whose steps stand alone; got a MultistepTable"
+    ):
+        walk.require_random()
+    with pytest.raises(InputError, match="a table serves best_of_n only"):
+        walk.move(walk.starts(1), walk.starts(1), 0)

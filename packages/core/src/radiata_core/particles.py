@@ -166,7 +166,8 @@ class Particles:
 
     def move(self, x: Tensor, x0: Tensor, index: int | Tensor) -> Tensor:
         """The states after step `index`, like x; fresh noise for every particle."""
-        assert isinstance(self.transition, Transition)
+        if not isinstance(self.transition, Transition):
+            raise _not_a_transition(self.transition)
         rows = index.repeat_interleave(x.shape[1]) if isinstance(index, Tensor) else index
         with torch.no_grad():
             moved = self.transition.move(x.flatten(0, 1), x0.flatten(0, 1), rows, self.repeated(x.shape[1]))
@@ -187,8 +188,10 @@ class Particles:
         """Nothing, if there are at least 2 steps and all but the last draw noise.
 
         Raises:
-            InputError: there is nothing to choose from.
+            InputError: there is nothing to choose from, or it is a table of another solver.
         """
+        if not isinstance(self.transition, Transition):
+            raise _not_a_transition(self.transition)
         if self.levels < 2 or not bool((self.transition.noise[:-1] > 0).all()):
             raise InputError(
                 f"expected at least 2 steps that draw noise; got {self.levels}, of which "
@@ -262,6 +265,13 @@ def checked_reward(reward: Reward, x0: Tensor, where: str) -> Tensor:
             "Make the reward finite on posterior means, which are blurred at large t."
         )
     return values
+
+
+def _not_a_transition(other: object) -> InputError:
+    return InputError(
+        f"expected a Transition, whose steps stand alone; got a {type(other).__name__}. "
+        "Make one with exact_transition; a table serves best_of_n only."
+    )
 
 
 def _has_rows(value: object) -> bool:

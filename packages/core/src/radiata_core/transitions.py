@@ -13,12 +13,13 @@ A step from t to s is one line of numbers, $x_s = A x_t + B\,\mathrm E[x_0|x_t] 
 | `exact_transition` | $\tfrac{\sigma_s}{\sigma_t} e^{-\tau}$ | $\alpha_s - A \alpha_t$ | $\sigma_s\sqrt{1 - e^{-2\tau}}$ |
 | `euler_maruyama` | $1 - p$ | $\alpha_t p - \Delta\,\alpha_t'$ | $g_t\sqrt\Delta$ |
 
-with $\Delta = t - s$, $p = \Delta\,(\sigma'/\sigma + g^2/2\sigma^2)$ at t and $\tau = \int_s^t g^2/(2\sigma^2)\,dr$. The exact
-form comes from the noise in x: for a constant denoiser $w = (x - \alpha m)/\sigma$ obeys
-$dw = \tfrac{g^2}{2\sigma^2} w\,dt + \tfrac g\sigma d\omega$, an Ornstein–Uhlenbeck process, whose step is known whatever g is.
-So $A^2\sigma_t^2 + C^2 = \sigma_s^2$ in every row: a point mass keeps its variance with any number of steps. With
-$g^2 = -2\sigma^2\lambda'$ it is the ancestral (DDPM) row, with g = 0 DDIM. The Euler form, the one of the paper, approximates
-it to first order. In both, the last step, to sigma = 0, returns the posterior mean.
+with $\Delta = t - s$, $p = \Delta\,(\sigma'/\sigma + g^2/2\sigma^2)$ at t and $\tau = \int_s^t g^2/(2\sigma^2)\,dr$. The
+exact form comes from the noise in x: for a constant denoiser $w = (x - \alpha m)/\sigma$ obeys
+$dw = \tfrac{g^2}{2\sigma^2} w\,dt + \tfrac g\sigma d\omega$, an Ornstein–Uhlenbeck process, whose step is known whatever g
+is. So $A^2\sigma_t^2 + C^2 = \sigma_s^2$ in every row: a point mass keeps its variance with any number of steps. With
+$g^2 = -2\sigma^2\lambda'$ it is the ancestral (DDPM) row, with g = 0 DDIM. The Euler form, the one of the paper,
+approximates it to first order; for wide data it can be the closer of the two. In both, the last step, to sigma = 0, returns
+the posterior mean.
 
 A transition is a table of `solvers` too (`table`), so `integrate` draws with it.
 
