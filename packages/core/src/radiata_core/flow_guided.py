@@ -78,7 +78,7 @@ class FlowGuidedDistillation:
         x0: Batch,
         generators: Sequence[Generator],
         *,
-        noise: Batch | None = None,
+        noise: Tensor | None = None,
         **conditions: Any,
     ) -> Loss:
         """Loss on a batch of pairs; row i draws its time and its fresh noise from generator i only.

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from radiata_core.couplings import Pair
 from radiata_core.errors import InputError
@@ -125,7 +125,7 @@ class Rectification:
         x0: Batch,
         generators: Sequence[Generator],
         *,
-        noise: Batch | None = None,
+        noise: Tensor | None = None,
         **conditions: Any,
     ) -> Loss:
         """Loss on a batch of pairs; row i draws its time, then fresh noise and its flip, from generator i only.
@@ -145,10 +145,13 @@ class Rectification:
                 'expected items with the key "noise", the noise each sample was made from; got none. Draw pairs first '
                 "(radiata_imaging.pairs.draw_pairs)."
             )
+        return self.regression(noise)(denoiser, x0, generators, **conditions)
+
+    def regression(self, noise: Tensor) -> Regression:
+        """The regression whose coupling is that of a batch with this noise, at this step."""
         paired = PairedNoise(noise, self.fresh, self.flip)
         coupling = (lambda x, g: _seen(paired(x, g), self.path)) if self.starts_from_noise else paired
-        regression = Regression(self.path, self.time_law, coupling, self.target, self.weight, self.loss)
-        return regression(denoiser, x0, generators, **conditions)
+        return Regression(self.path, self.time_law, coupling, self.target, self.weight, self.loss)
 
 
 def reflow(time_law: TimeLaw | None = None) -> Rectification:
