@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,7 +135,60 @@ def draw_pairs(
     """
     folder, (number, shards) = Path(out), shard
     seeds = [int(seed) for seed in seeds]
-    if not 0 <= number < shards:
+    _check(folder, seeds, batch, (number, shards), guidance, conditions)
+    chosen_grid = LogSNRGrid() if grid is None else grid
+    table = solver(chosen_grid(steps, denoiser.path), denoiser.path)
+    if table.stochastic:
+        raise InputError(
+            f"expected a deterministic solver, so that a pair is a function of its noise; got {solver.__name__}. "
+            "Use unipc_2."
+        )
+    shapes = conditions(seeds[:1]) if conditions is not None else {}
+    spec = PairSpec(
+        path=describe(denoiser.path),
+        event=tuple(int(n) for n in event),
+        teacher=fingerprint(denoiser) if teacher is None else teacher,
+        prediction=str(getattr(denoiser, "prediction", "sample")),
+        solver=solver.__name__,
+        grid=describe(chosen_grid),
+        steps=steps,
+        guidance=float(guidance),
+        noise=noise_law(getattr(denoiser, "kernel", GaussianKernel())),
+        stored_noise=store_noise,
+        dtype=dtype,
+        conditions={name: list(value.shape[1:]) for name, value in sorted(shapes.items())},
+    )
+    drawing = _Drawing(denoiser, spec, table, conditions, start, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    mine = seeds[number::shards]
+    there, parts = _present(folder, spec, set(mine))
+    if there and not resume:
+        raise InputError(
+            f"expected a folder without pairs; got {len(there)} of these in {folder}. Choose another, or resume."
+        )
+    missing = [seed for seed in mine if seed not in there]
+    stream = None if progress else io.StringIO()
+    with (
+        StopSignal() as stop,
+        Progress(len(mine), "pairs", unit="pair", start=len(there), stream=stream) as bar,
+    ):
+        for begin in range(0, len(missing), batch):
+            chosen = missing[begin : begin + batch]
+            parts.append(folder / f"part-{_name(chosen)}.pairs.h5")
+            write_pairs(parts[-1], spec, chosen, *drawing(chosen), compression)
+            bar.update(len(chosen))
+            if stop.number is not None and begin + batch < len(missing):
+                raise Interrupted(f"{bar.done} of {len(mine)} pairs are in {folder}; run it again to go on")
+            if len(parts) >= _JOIN:
+                parts = _joined(folder, parts, compression)
+        _joined(folder, parts, compression)
+    return len(missing)
+
+
+def _check(
+    folder: Path, seeds: list[int], batch: int, shard: tuple[int, int], guidance: float, conditions: object
+) -> None:
+    if not 0 <= shard[0] < shard[1]:
         raise InputError(
             f"expected a shard (i, n) with 0 <= i < n; got {shard}. The first of four is (0, 4)."
         )
@@ -147,73 +201,34 @@ def draw_pairs(
         raise InputError(f"expected conditions for guidance {guidance}; got none. Give them, or guidance 1.")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"expected a folder for the pairs; got the file {folder}. Choose another.")
-    path: NoisePath = denoiser.path
-    chosen_grid = LogSNRGrid() if grid is None else grid
-    table = solver(chosen_grid(steps, path), path)
-    if table.stochastic:
-        raise InputError(
-            f"expected a deterministic solver, so that a pair is a function of its noise; got {solver.__name__}. "
-            "Use unipc_2."
-        )
-    shapes = conditions(seeds[:1]) if conditions is not None else {}
-    kernel = getattr(denoiser, "kernel", GaussianKernel())
-    spec = PairSpec(
-        path=describe(path),
-        event=tuple(int(n) for n in event),
-        teacher=fingerprint(denoiser) if teacher is None else teacher,
-        prediction=str(getattr(denoiser, "prediction", "sample")),
-        solver=solver.__name__,
-        grid=describe(chosen_grid),
-        steps=steps,
-        guidance=float(guidance),
-        noise=noise_law(kernel),
-        stored_noise=store_noise,
-        dtype=dtype,
-        conditions={name: list(value.shape[1:]) for name, value in sorted(shapes.items())},
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    mine = seeds[number::shards]
-    there, parts = _present(folder, spec, set(mine))
-    if there and not resume:
-        raise InputError(
-            f"expected a folder without pairs; got {len(there)} of these in {folder}. Choose another, or resume."
-        )
-    missing = [seed for seed in mine if seed not in there]
-    model = Guided(denoiser, guidance) if guidance != 1.0 else denoiser
-    first = table.times[0]
-    sigma = float(path.coefficients(first).sigma)
-    stream = None if progress else io.StringIO()
-    done = len(mine) - len(missing)
-    with (
-        StopSignal() as stop,
-        Progress(len(mine), "pairs", unit="pair", start=done, stream=stream) as bar,
-    ):
-        for begin in range(0, len(missing), batch):
-            chosen = missing[begin : begin + batch]
-            noise = torch.stack([seed_noise(seed, spec) for seed in chosen])
-            rows = {k: v.to(torch.float32) for k, v in (conditions(chosen) if conditions else {}).items()}
-            given = {name: value.to(device) for name, value in rows.items()}
-            moved = noise.to(device)
-            x = sigma * moved if start is None else start(denoiser, moved, **given)
-            x0 = integrate(model, x, table, **given).float().cpu().numpy()
-            target = folder / f"part-{_name(chosen)}.pairs.h5"
-            write_pairs(
-                target,
-                spec,
-                chosen,
-                x0,
-                {name: value.numpy() for name, value in rows.items()},
-                noise.numpy() if store_noise else None,
-                compression,
-            )
-            parts.append(target)
-            bar.update(len(chosen))
-            if len(parts) >= _JOIN:
-                parts = _joined(folder, parts, compression)
-            if stop.number is not None and begin + batch < len(missing):
-                raise Interrupted(f"{bar.done} of {len(mine)} pairs are in {folder}; run it again to go on")
-        _joined(folder, parts, compression)
-    return len(missing)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawing:
+    """Samples, conditions and noise of some seeds."""
+
+    denoiser: Any
+    spec: PairSpec
+    table: MultistepTable
+    conditions: Conditions | None
+    start: Callable[..., Tensor] | None
+    device: str | torch.device
+
+    def __call__(self, seeds: Sequence[int]) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray | None]:
+        noise = torch.stack([seed_noise(seed, self.spec) for seed in seeds])
+        rows = {} if self.conditions is None else self.conditions(seeds)
+        rows = {name: value.to(torch.float32) for name, value in rows.items()}
+        given = {name: value.to(self.device) for name, value in rows.items()}
+        moved = noise.to(self.device)
+        if self.start is not None:
+            x = self.start(self.denoiser, moved, **given)
+        else:
+            x = float(self.denoiser.path.coefficients(self.table.times[0]).sigma) * moved
+        guided = self.spec.guidance != 1.0
+        model = Guided(self.denoiser, self.spec.guidance) if guided else self.denoiser
+        x0 = integrate(model, x, self.table, **given).float().cpu().numpy()
+        kept = {name: value.cpu().numpy() for name, value in rows.items()}
+        return x0, kept, noise.numpy() if self.spec.stored_noise else None
 
 
 def _name(seeds: Sequence[int]) -> str:
