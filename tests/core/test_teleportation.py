@@ -126,10 +126,10 @@ def test_for_gaussian_data_a_teleported_sampler_makes_the_error_of_its_rest(
 
 def test_the_time_to_skip_to_is_that_of_the_noise(generator: torch.Generator) -> None:
     fit = _fit(generator)
-    spread = math.sqrt((5.4 + 8 * 0.02) / 12)
+    distance = math.sqrt(5.4 + 8 * 0.02)
     for path in (LinearPath(), VEPath(sigma_max=80.0)):
         kappa = torch.exp(-path.log_snr(_t(skip_time(fit, path, 5.0))))
-        assert float(kappa) == pytest.approx(5 * spread, rel=1e-6)
+        assert float(kappa) == pytest.approx(5 * distance, rel=1e-6)
 
 
 def _blobs(n: int, generator: torch.Generator, side: int = 8) -> Tensor:
@@ -176,7 +176,7 @@ def test_teleport_curve_of_the_painters(generator: torch.Generator) -> None:
     def error(sample: Tensor) -> float:
         return float((sample - truth).square().mean().sqrt())
 
-    skip = skip_time(fit, path, 17.0)
+    skip = skip_time(fit, path, 17 / math.sqrt(64))  # 17 standard deviations of a pixel
     plain = error(solve(Counted(), x, grid))
     assert calls == 35
     calls = 0
