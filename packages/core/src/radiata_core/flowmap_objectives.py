@@ -22,8 +22,10 @@ References:
         section 3.2 (the stopped student itself as target).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -31,22 +33,27 @@ from torch import Generator, Tensor
 
 from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
-from radiata_core.flowmaps import FlowMap, NetworkFlowMap, trapezoid_step
+from radiata_core.flowmaps import FlowMap, trapezoid_step
 from radiata_core.kernels import GaussianKernel
 from radiata_core.objectives import Loss, LossFunction, Regression, SquaredError
 from radiata_core.paths import Path, add_noise
 from radiata_core.types import Batch, Times
 
 __all__ = [
+    "Balance",
     "ConsistencyTrajectory",
+    "Jumps",
     "TrajectoryDraw",
     "average_velocity_weight",
     "draw_trajectory",
+    "held_fixed",
     "solve_between",
 ]
 
 Grid = Callable[[int, Path], Tensor]
 Weighting = Callable[[Tensor, Tensor], Tensor]
+Balance = Callable[[Tensor, Tensor, Any], Tensor]
+"""(consistency term, other term, student) -> factor of the other term, ()."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,43 @@ def solve_between(
     return x
 
 
+@dataclass(frozen=True, eq=False)
+class Jumps:
+    """A batch's two ways to s, and on to t = 0: what a further term of the loss may look at.
+
+    Attributes:
+        student: The flow map in training.
+        stopped: The map of the second way, whose weights get no gradient.
+        x0: Data, (batch, *event).
+        t: Where the jumps start, (batch,).
+        s: Where they end, (batch,).
+        found: The student's jump, with gradient, like x0.
+        wanted: Teacher and stopped map, without gradient, like x0.
+        conditions: One row a sample.
+    """
+
+    student: FlowMap
+    stopped: FlowMap
+    x0: Tensor
+    t: Tensor
+    s: Tensor
+    found: Tensor
+    wanted: Tensor
+    conditions: dict[str, Any]
+
+    @cached_property
+    def found_at_data(self) -> Tensor:
+        """`found` at t = 0; the gradient passes through the stopped map, not to its weights."""
+        with held_fixed(self.stopped):
+            return self.stopped.jump(self.found, self.s, torch.zeros_like(self.s), **self.conditions)
+
+    @cached_property
+    def wanted_at_data(self) -> Tensor:
+        """`wanted` at t = 0, without gradient."""
+        with torch.no_grad():
+            return self.stopped.jump(self.wanted, self.s, torch.zeros_like(self.s), **self.conditions)
+
+
 @dataclass(frozen=True)
 class ConsistencyTrajectory:
     """The objective of a consistency trajectory model: consistency of jumps plus denoising on the diagonal.
@@ -143,15 +187,15 @@ class ConsistencyTrajectory:
         loss: Distance of the two ends.
         weight: Weight of a row as a function of (t, s), or None for 1.
         denoising: The diagonal's regression (`objectives.Regression` on the same path), or None.
-        denoising_weight: lambda.
+        denoising_weight: lambda, or a `Balance` that finds it (`flowmap_terms.AdaptiveWeight`).
         denoising_rows: The diagonal's term is taken on this many rows of each batch; None for all.
         target: Flow map of the second way, e.g. an average of the student; None for the stopped student itself.
         compare_at_data: Both ends go on to t = 0 by a stopped jump before they are compared.
         from_noise: Probability that a row starts at the first node whatever the draw: few-step students need these.
         to_data: Probability that its destination is t = 0; 1 is consistency distillation.
         step: One step of the teacher.
-        terms: Further terms `(student, jumped, data, draw, conditions) -> ()` added to the loss (adversarial, perceptual;
-            see `flowmap_terms`).
+        terms: Further terms `(jumps, consistency) -> ()` added to the loss, where consistency is the first term's mean
+            (adversarial, perceptual; see `flowmap_terms`).
     """
 
     teacher: Denoiser
@@ -161,16 +205,21 @@ class ConsistencyTrajectory:
     loss: LossFunction = field(default_factory=SquaredError)
     weight: Weighting | None = None
     denoising: Regression | None = None
-    denoising_weight: float = 1.0
+    denoising_weight: float | Balance = 1.0
     denoising_rows: int | None = None
     target: FlowMap | None = None
     compare_at_data: bool = False
     from_noise: float = 0.0
     to_data: float = 0.0
     step: Callable[..., Tensor] = trapezoid_step
-    terms: Sequence[Callable[..., Tensor]] = ()
+    terms: Sequence[Callable[[Jumps, Tensor], Tensor]] = ()
 
     def __post_init__(self) -> None:
+        if not (0 <= self.from_noise <= 1 and 0 <= self.to_data <= 1):
+            raise InputError(
+                f"expected probabilities in [0, 1]; got from_noise={self.from_noise}, to_data={self.to_data}. "
+                "0 leaves the draw as it is."
+            )
         if not 1 <= self.depth <= self.steps:
             raise InputError(
                 f"expected a depth between 1 and the {self.steps} steps of the grid; got {self.depth}. Lower it."
@@ -185,13 +234,11 @@ class ConsistencyTrajectory:
     def path(self) -> Path:
         return self.teacher.path
 
-    def __call__(
-        self, denoiser: NetworkFlowMap, x0: Batch, generators: Sequence[Generator], **conditions: Any
-    ) -> Loss:
+    def __call__(self, denoiser: Any, x0: Batch, generators: Sequence[Generator], **conditions: Any) -> Loss:
         """The loss on a batch; row i draws its times and noise from generator i only.
 
         Args:
-            denoiser: The student.
+            denoiser: The student, a `FlowMap` (with a denoising term also a denoiser, as `NetworkFlowMap` is).
             x0: Data, (batch, *event).
             generators: One a row.
             conditions: Passed to student and teacher, one row a sample.
@@ -208,48 +255,57 @@ class ConsistencyTrajectory:
                 f"expected a student on {self.path} and one generator a row, {len(x0)}; got one on {denoiser.path} and "
                 f"{len(generators)} generators. Take the teacher's path and generators_of(seeds)."
             )
+        jumps = self.jumps(denoiser, x0, generators, **conditions)
+        found, wanted = jumps.found, jumps.wanted
+        if self.compare_at_data:
+            found, wanted = jumps.found_at_data, jumps.wanted_at_data
+        per_sample = self.loss(found, wanted)
+        if self.weight is not None:
+            per_sample = per_sample * self.weight(jumps.t, jumps.s).to(per_sample)
+        consistency = per_sample.mean()
+        value = consistency
+        if self.denoising is not None:
+            rows = slice(self.denoising_rows)
+            held = {name: None if given is None else given[rows] for name, given in conditions.items()}
+            term = self.denoising(denoiser, x0[rows], generators[rows], **held).value
+            balance = self.denoising_weight
+            value = value + term * (balance(consistency, term, denoiser) if callable(balance) else balance)
+        for further in self.terms:
+            value = value + further(jumps, consistency)
+        return Loss(value, per_sample, jumps.t)
+
+    def jumps(
+        self, denoiser: FlowMap, x0: Batch, generators: Sequence[Generator], **conditions: Any
+    ) -> Jumps:
+        """The two ways of a batch, before they are compared; a discriminator's step takes its samples from here.
+
+        Args:
+            denoiser: The student.
+            x0: Data, (batch, *event).
+            generators: One a row.
+            conditions: Passed to student and teacher, one row a sample.
+        """
         times = self.grid(self.steps, self.path).double().cpu()
         draw = draw_trajectory(self.steps, self.depth, generators, self.from_noise, self.to_data)
         t, u, s = (times[nodes].to(x0.device) for nodes in (draw.start, draw.middle, draw.end))
         x = add_noise(self.path, x0, GaussianKernel().noise(x0, generators), t)
-        jumped = denoiser.jump(x, t, s, **conditions)
+        found = denoiser.jump(x, t, s, **conditions)
+        stopped = denoiser if self.target is None else self.target
         with torch.no_grad():
             solved = solve_between(self.teacher, x, times, draw.start, draw.middle, self.step, **conditions)
-            second = denoiser if self.target is None else self.target
-            wanted = second.jump(solved, u, s, **conditions)
-        found = jumped
-        if self.compare_at_data:
-            found, wanted = _to_data(second, jumped, wanted, s, conditions)
-        per_sample = self.loss(found, wanted)
-        if self.weight is not None:
-            per_sample = per_sample * self.weight(t, s).to(per_sample)
-        value = per_sample.mean()
-        if self.denoising is not None:
-            rows = slice(self.denoising_rows)
-            held = {name: None if given is None else given[rows] for name, given in conditions.items()}
-            value = (
-                value
-                + self.denoising_weight * self.denoising(denoiser, x0[rows], generators[rows], **held).value
-            )
-        for term in self.terms:
-            value = value + term(denoiser, jumped, x0, draw, conditions)
-        return Loss(value, per_sample, t)
+            wanted = stopped.jump(solved, u, s, **conditions)
+        return Jumps(denoiser, stopped, x0, t, s, found, wanted, conditions)
 
 
-def _to_data(
-    stopped: FlowMap, found: Tensor, wanted: Tensor, s: Tensor, conditions: dict[str, Any]
-) -> tuple[Tensor, Tensor]:
-    """Both ends at t = 0. The gradient passes through the stopped map to the student's jump, not to the map's weights."""
-    zero = torch.zeros_like(s)
-    parameters = list(stopped.parameters()) if isinstance(stopped, torch.nn.Module) else []
+@contextmanager
+def held_fixed(module: object) -> Iterator[None]:
+    """Within, the weights of a module (of anything else, nothing) collect no gradient; what passes through it does."""
+    parameters = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
     kept = [parameter.requires_grad for parameter in parameters]
     try:
         for parameter in parameters:
             parameter.requires_grad_(False)
-        found = stopped.jump(found, s, zero, **conditions)
+        yield
     finally:
         for parameter, needed in zip(parameters, kept, strict=True):
             parameter.requires_grad_(needed)
-    with torch.no_grad():
-        wanted = stopped.jump(wanted, s, zero, **conditions)
-    return found, wanted

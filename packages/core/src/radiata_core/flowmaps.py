@@ -171,15 +171,17 @@ class NetworkFlowMap(nn.Module):
         Raises:
             InputError: s is later than t.
         """
-        if s is not None and bool((torch.as_tensor(s).cpu() > torch.as_tensor(t).cpu()).any()):
-            raise InputError(
-                f"expected a destination s <= t; got s up to {float(torch.as_tensor(s).max()):.4g} from t "
-                f"{float(torch.as_tensor(t).min()):.4g}. A flow map is trained towards the data: swap them."
-            )
+        if s is not None:
+            _towards_data(t, s)
         return convert(self.predict(x, t, s, **conditions), x, t, self.path, self.prediction, Prediction.X0)
 
     def jump(self, x: Batch, t: Time, s: Time, **conditions: Any) -> Batch:
-        """The state at s, (batch, *event), from the state at t: one evaluation; from t = 0 the state itself."""
+        """The state at s, (batch, *event), from the state at t: one evaluation; from t = 0 the state itself.
+
+        Raises:
+            InputError: s is later than t.
+        """
+        _towards_data(t, s)
         clean = self.path.coefficients(t).sigma == 0
         if bool(clean.all()):
             return x
@@ -199,6 +201,10 @@ class SolvedFlowMap:
 
     denoiser: Denoiser
     steps: int = 50
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"expected at least 1 step a jump; got {self.steps}. The default is 50.")
 
     @property
     def path(self) -> Path:
@@ -294,6 +300,15 @@ def sample_flow_map(
             fresh = noise_of(generators or (), x.shape[1:], x.dtype, x.device)
             x = scale * x + gamma * float(c.sigma) * fresh
     return x
+
+
+def _towards_data(t: Tensor, s: Tensor) -> None:
+    """A jump goes from noise towards data."""
+    if bool((torch.as_tensor(s).cpu() > torch.as_tensor(t).cpu()).any()):
+        raise InputError(
+            f"expected a destination s <= t; got s up to {float(torch.as_tensor(s).max()):.4g} from t "
+            f"{float(torch.as_tensor(t).min()):.4g}. A flow map is trained towards the data: swap them."
+        )
 
 
 def _time_of(path: Path, kappa: Tensor) -> Tensor:
