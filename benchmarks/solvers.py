@@ -11,15 +11,12 @@ torchdiffeq and torchsde join where they are installed.
 distance of 256 samples to the end of the probability-flow ODE from the same noise (Dormand–Prince at 1e-9), on two grids of
 the straight path. Stochastic ones: relative error of the variance for unit Gaussian data, in closed form, kappa from 80 to
 0.002: the sampler is linear then, and its state is followed as coefficients on the noises it draws.
-
-**Pairs.** Pairs of noise and sample to disk, for rectification, a second.
 """
 
 import argparse
 import importlib.util
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -267,53 +264,6 @@ def overheads(quick: bool) -> dict[str, float | list[float]]:
     return figures
 
 
-# Pairs ------------------------------------------------------------------------------------------------------------------
-
-
-def pair_figures(quick: bool) -> dict[str, float]:
-    """Pairs a second to disk (`radiata_imaging.pairs`), and what the files cost beside a network that is free."""
-    from radiata_imaging.pairs import draw_pairs
-
-    event, count, steps = (1, 40, 48, 40), 16 if quick else 64, 10
-
-    class Smoothing:
-        """Three passes of a 3³ mean: about the memory traffic of a very small network."""
-
-        path, passes = LinearPath(), 3
-
-        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-            for _ in range(self.passes):
-                x = torch.nn.functional.avg_pool3d(x, 3, 1, 1)
-            return x
-
-    free, small = Smoothing(), Smoothing()
-    free.passes = 0
-    figures = {}
-    for name, denoiser in (("free", free), ("smoothing", small)):
-        with tempfile.TemporaryDirectory() as folder:
-            begun = time.perf_counter()
-            draw_pairs(
-                denoiser,
-                range(count),
-                folder,
-                event=event,
-                steps=steps,
-                batch=8,
-                progress=False,
-                teacher=name,
-            )
-            figures[f"pairs_per_s_{name}"] = count / (time.perf_counter() - begun)
-    noise = torch.randn(8, *event, generator=torch.Generator().manual_seed(0))
-    table = unipc_2(LogSNRGrid()(steps, small.path), small.path)
-    begun = time.perf_counter()
-    for _ in range(count // 8):
-        integrate(small, noise, table)
-    figures["pairs_share_of_files"] = (
-        1 - (time.perf_counter() - begun) * figures["pairs_per_s_smoothing"] / count
-    )
-    return figures
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Solvers: overhead per step against other programs, error against evaluations."
@@ -336,14 +286,6 @@ def main() -> None:
     for solver, pairs in stochastic_errors(evaluations).items():
         print(f"{solver:>15} " + "  ".join(f"{error:+.4f} ({n:2d})" for n, error in pairs))
         figures |= {f"variance_error_{solver}_{n}": error for n, error in pairs}
-    pairs = pair_figures(options.quick)
-    print(
-        f"\nPairs to disk, 1x40x48x40, 10 evaluations: {pairs['pairs_per_s_free']:.1f} a second beside a free network,"
-    )
-    print(
-        f"{pairs['pairs_per_s_smoothing']:.1f} with a small one; {pairs['pairs_share_of_files']:.0%} of that time is noise and files"
-    )
-    figures |= pairs
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
         print(f"written to {options.json}")
