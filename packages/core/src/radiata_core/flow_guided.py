@@ -9,7 +9,7 @@ $$\mathcal L = \mathbb E\,\ell\big(D_\theta(x_1, 1),\, \hat x_0(\varepsilon)\big
 
 The first sub-step is the student's own (stopped) one, as in the authors' program, or the flow's; the second, from t to 0,
 is the flow's. On the linear path it is $x_1 - (1-t)\,v - t\,v_\phi(x_t, t)$, their equation. Fresh noise costs two
-evaluations, so the second term sees noise that no pair has: it helps when pairs are few, and not when they are many.
+evaluations, so the second term sees noise that no pair has, which matters most where pairs are few.
 
 Start the student from the flow's weights. It is sampled by one evaluation, $D_\theta(x_1, 1)$.
 
