@@ -153,7 +153,7 @@ def _weights_for_diffusers(block: JointBlock, ends: bool) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("ends", [False, True], ids=["both streams", "context read only"])
 def test_it_is_diffusers_block(ends: bool, generator: torch.Generator) -> None:
-    """T11, the cross-check: another program's block with the same weights, to the float32 in which it takes the root mean squares."""
+    """T11: another program's block with the same weights, to the float32 in which it takes root mean squares."""
     attention = pytest.importorskip("diffusers.models.attention")
     block = _block(generator, ends, embedding=WIDTH)
     with torch.random.fork_rng():
