@@ -166,6 +166,22 @@ def test_it_learns_what_the_context_says(generator: torch.Generator) -> None:
     torch.testing.assert_close(guided, 2 * said - unsaid, rtol=1e-4, atol=1e-5)
 
 
+def test_half_precision_agrees_with_single(generator: torch.Generator) -> None:
+    """Weights in bfloat16, and autocast, within a fiftieth of the output's size, absent words and all."""
+    network = _noisy(_small(context=5, covariates=2), generator)
+    x, level = torch.randn(2, 1, 8, 8, generator=generator), torch.tensor([1.5, -2.0])
+    context = torch.randn(2, 3, 5, generator=generator)
+    context[1] = torch.nan
+    with torch.no_grad():
+        whole = network(x, level, None, context)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = network(x, level, None, context)
+        half = network.bfloat16()(x.bfloat16(), level, None, context.bfloat16())
+    for other in (mixed, half):
+        assert other.dtype == torch.bfloat16
+        assert (other.float() - whole).abs().mean() < 0.02 * whole.abs().mean()
+
+
 def test_bad_input_is_refused(generator: torch.Generator) -> None:
     x, level = torch.zeros(1, 1, 5, 4), torch.zeros(1)
     with pytest.raises(InputError, match="divide by 2; got 5x4"):

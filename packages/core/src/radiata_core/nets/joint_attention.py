@@ -51,6 +51,11 @@ def modulated(
     return torch.addcmul(shift[:, None], normed, 1 + scale[:, None])
 
 
+def _normed(part: Tensor, norm: nn.RMSNorm) -> Tensor:
+    # The scale in the dtype of what it scales: under autocast a mixed pair has no fused kernel.
+    return F.rms_norm(part, part.shape[-1:], norm.weight.to(part.dtype), norm.eps)
+
+
 class Stream(nn.Module):
     """The weights of one kind of tokens: modulation, q, k, v with their norms, output and MLP.
 
@@ -85,7 +90,7 @@ class Stream(nn.Module):
         shift, scale, *rest = self.modulation(F.silu(e)).chunk(2 if self.ends else 6, -1)
         projected = self.qkv(modulated(tokens, shift, scale)).chunk(2 if self.ends else 3, -1)
         *q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected)
-        return [*(self.norm_q(part) for part in q), self.norm_k(k), v], tuple(rest)
+        return [*(_normed(part, self.norm_q) for part in q), _normed(k, self.norm_k), v], tuple(rest)
 
     def write(
         self,
