@@ -106,8 +106,9 @@ class FlowGuidedDistillation:
                 f"expected a student on {self.path} and one generator a row, {len(x0)}; got one on {denoiser.path} and "
                 f"{len(generators)} generators. Take the flow's path and generators_of(seeds)."
             )
-        one = torch.ones(len(x0), dtype=torch.float64, device=x0.device)
-        sigma = float(self.path.coefficients(one[0]).sigma)
+        one = torch.ones(len(x0), dtype=torch.float64)
+        sigma = float(self.path.coefficients(one[0]).sigma)  # on the CPU: an accelerator is not waited for
+        one = one.to(x0.device)
         t = self._times(generators).to(x0.device)
         per_sample = self.loss(denoiser(sigma * noise.to(x0), one, **conditions), x0)
         if self.weight > 0:
