@@ -3,6 +3,7 @@
 python docs/scripts/rectification.py
 """
 
+import itertools
 import time
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from radiata_core.analytic import MixtureDenoiser
 from radiata_core.covariances import Diagonal
 from radiata_core.denoisers import NetworkDenoiser
 from radiata_core.flow_guided import FlowGuidedDistillation
-from radiata_core.paths import LinearPath, VPPath
+from radiata_core.flowmaps import NetworkFlowMap, SolvedFlowMap, sample_flow_map
+from radiata_core.paths import LinearPath, VPPath, add_noise
 from radiata_core.paths import Path as NoisePath
-from radiata_core.phases import PhasedRectification
+from radiata_core.phases import PhasedRectification, segment_pair
 from radiata_core.predictions import Prediction
 from radiata_core.rectification import Rectification, annealed_reflow, reflow
 from radiata_core.solvers import integrate
@@ -46,6 +48,20 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         return self.layers(torch.cat([x, level.expand(len(x))[:, None].float()], 1))
+
+
+class TwoTimes(nn.Module):
+    """The same of (x, level, level of the destination)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2)
+        )
+
+    def forward(self, x: Tensor, level: Tensor, target_level: Tensor) -> Tensor:
+        levels = [value.expand(len(x))[:, None].float() for value in (level, target_level)]
+        return self.layers(torch.cat([x, *levels], 1))
 
 
 def student(path: NoisePath, prediction: str, seed: int = 0) -> NetworkDenoiser:
@@ -103,6 +119,24 @@ def one_generator(objective, x0: Tensor, noise: Tensor | None, batch: int):
     return loss
 
 
+def at_shares(net, phased: PhasedRectification, x0: Tensor, shares: tuple[float, ...]) -> list[list[float]]:
+    """Root mean square error of the velocity at shares of each segment, from the noisy end."""
+    path, found = phased.path, []
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(7), dtype=x0.dtype)
+    nodes = phased.nodes
+    for share in shares:
+        found.append([])
+        for late, early in itertools.pairwise(nodes):
+            x = add_noise(path, x0, noise, late)
+            solved = SolvedFlowMap(phased.teacher, 4).jump(x, late, early)
+            pair = segment_pair(x, solved, late, early, path)
+            t = torch.lerp(late, early, torch.tensor(share, dtype=torch.float64))
+            state = add_noise(path, pair.x0, pair.noise, t)
+            wrong = (net(state.float(), t) - pair.x0) / t
+            found[-1].append(round(float(wrong.square().sum(1).mean().sqrt()), 2))
+    return found
+
+
 @torch.no_grad()
 def error(denoiser, path: NoisePath, x0: Tensor, noise: Tensor, times: Tensor) -> float:
     """Root mean square distance of DDIM's end to the teacher's."""
@@ -144,6 +178,10 @@ def main() -> None:
         fit(student(linear, "velocity"), one_generator(phased, drawn.float(), None, 128), STEPS),
         linear,
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        told = NetworkFlowMap(TwoTimes(), linear, "velocity")
+    fit(told, one_generator(phased, drawn.float(), None, 128), STEPS)  # type: ignore[arg-type]
     table: dict[str, list[float]] = {}
     rows = {
         "teacher, linear path": (teacher_of(linear), linear),
@@ -159,6 +197,15 @@ def main() -> None:
         straight, curved = float(straightness(net, x, 50).mean()), float(curvature(net, x, 50).median())
         print(f"{name:>42} " + " ".join(f"{value:6.3f}" for value in table[name]), end="")
         print(f" {straight:10.3f} {curved:9.4f}")
+
+    with torch.no_grad():
+        jumped = sample_flow_map(told, test[linear][1], phased.nodes)
+        found = float((jumped - test[linear][0]).square().sum(1).mean().sqrt())
+        print(f"{'phased, a flow map told its segment':>42} {'':>13} {found:6.3f} (4 jumps)")
+        starts, middles = at_shares(nets["phased, 4 segments"][0], phased, drawn, (0.0, 0.5))
+    print(
+        f"RMS error of the phased denoiser's velocity at the start of a segment {starts}, in its middle {middles}"
+    )
 
     print(f"\none step, {STEPS} steps of training, seeds {SEEDS}: mean (each)")
     ends: dict[str, list[float]] = {"cold reflow": [], "annealed": [], "warm reflow": []}

@@ -6,6 +6,7 @@ import torch
 from radiata_core.analytic import GaussianDenoiser
 from radiata_core.covariances import Diagonal
 from radiata_core.errors import InputError
+from radiata_core.flowmaps import euler_jump, sample_flow_map
 from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.phases import PhasedRectification, segment_pair
 from radiata_core.predictions import Prediction
@@ -72,6 +73,34 @@ def test_one_step_a_phase_samples_the_exact_student(phases):
     noise = noise_of(generators_of(range(8)), (3,), torch.float64)
     found = integrate(Phased(path, nodes), noise, ddim(nodes, path))
     assert torch.allclose(found, VARIANCES.sqrt() * noise, atol=1e-10)
+
+
+class PhasedMap(Phased):
+    """The same as a flow map, which must be told the end of the segment of its time."""
+
+    def __call__(self, x, t, s=None, **conditions):
+        number = (torch.searchsorted(-self.nodes, -t.expand(len(x)), right=True) - 1).clamp(
+            0, len(self.nodes) - 2
+        )
+        assert torch.equal(s.expand(len(x)), self.nodes[number + 1])
+        return super().__call__(x, t)
+
+    def jump(self, x, t, s, **conditions):
+        return euler_jump(x, self(x, t, s), t, s, self.path)
+
+
+@pytest.mark.parametrize("phases", [1, 4])
+def test_a_flow_map_is_told_the_end_of_its_segment(phases):
+    """It has no loss if exact, and as many jumps as phases end where the teacher's ODE does."""
+    path = LinearPath()
+    objective = PhasedRectification(teacher(path), phases, steps=40)
+    exact = PhasedMap(path, objective.nodes)
+    x0 = noise_of(generators_of(range(32), 1), (3,), torch.float64) * VARIANCES.sqrt()
+    assert objective(exact, x0, generators_of(range(32), 2)).value < 1e-4
+    noise = noise_of(generators_of(range(8)), (3,), torch.float64)
+    assert torch.allclose(
+        sample_flow_map(exact, noise, objective.nodes), VARIANCES.sqrt() * noise, atol=1e-10
+    )
 
 
 def test_rows_depend_on_their_own_generator():

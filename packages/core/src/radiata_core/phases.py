@@ -7,7 +7,9 @@ $$\varepsilon = \frac{x_t/\alpha_t - x_s/\alpha_s}{\kappa_t - \kappa_s}, \qquad
   x_0 = \frac{x_s}{\alpha_s} - \kappa_s\varepsilon .$$
 
 A student regressed on it within each segment is sampled exactly by M steps of DDIM, one a segment. M = 1 is Rectified
-Diffusion with its pairs made on the fly.
+Diffusion with its pairs made on the fly. The field jumps in t from one segment to the next, just where DDIM evaluates it,
+and a small network blurs the jump. A flow map (`flowmaps.NetworkFlowMap`) is told the end of its segment instead, where
+nothing jumps: $x_0$ is the value g of its Euler form, and M of its jumps sample it.
 
 References:
     Wang et al., "Rectified diffusion", 2024, https://arxiv.org/abs/2410.07303, section 3.3.
@@ -24,7 +26,7 @@ from radiata_core.couplings import Pair
 from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmap_objectives import solve_between
-from radiata_core.flowmaps import trapezoid_step
+from radiata_core.flowmaps import FlowMap, trapezoid_step
 from radiata_core.kernels import GaussianKernel
 from radiata_core.objectives import Loss, LossFunction, Regression, SquaredError
 from radiata_core.paths import Path, add_noise, expand
@@ -68,7 +70,8 @@ class PhasedRectification:
     r"""Rectification within each of M segments of time, from data: an objective like `objectives.Regression`.
 
     A row draws a segment $[t_{m-1}, t_m]$, noises its data to $t_m$, follows the teacher to $t_{m-1}$, and is regressed at a
-    time within the segment on the first-order trajectory through both ends. The student is sampled by DDIM on `nodes`.
+    time within the segment on the first-order trajectory through both ends. A denoiser is sampled by DDIM on `nodes`; a flow
+    map is told the segment's end, $g(x_t, t, t_{m-1}) = x_0$, and sampled by `flowmaps.sample_flow_map` on `nodes`.
 
     Attributes:
         teacher: E[x_0 | x_t], on the student's path.
@@ -130,4 +133,5 @@ class PhasedRectification:
         pair = segment_pair(x, solved, late, early, self.path)
         t = torch.lerp(late, early, draws[:, 1].to(x0.device))
         regression = Regression(self.path, UniformTime(), target=self.target, loss=self.loss)
-        return regression.compare(denoiser, pair, t, **conditions)
+        told = {"s": early} if isinstance(denoiser, FlowMap) else {}
+        return regression.compare(denoiser, pair, t, **told, **conditions)
