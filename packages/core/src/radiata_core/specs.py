@@ -25,6 +25,7 @@ _PROVIDERS = (
     "radiata_core.denoisers",
     "radiata_core.discrete_path",
     "radiata_core.flowmaps",
+    "radiata_core.interpolants",
     "radiata_core.nets.medforj",
     "radiata_core.nets.mmdit",
     "radiata_core.nets.unet",
