@@ -29,7 +29,7 @@ import pytest
 import tyro
 
 DRAW = ("sample", "segment", "restore", "decode", "infer")
-HOUSE_VERBS = {"prepare", "cohort", "train", *DRAW, "evaluate", "convert", "report", "demo"}
+HOUSE_VERBS = {"prepare", "cohort", "train", "distil", *DRAW, "evaluate", "convert", "report", "demo"}
 HEAVY = (
     "torch",
     "monai",

@@ -69,7 +69,7 @@ class Distil:
     warmup: int = 30
     """Steps of linear warm-up."""
     cosine: bool = True
-    """The step size falls along a half cosine to the last step."""
+    """The step size falls along a half cosine to the last step; --no-cosine keeps it constant after the warm-up."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
     clip: float = 1.0
@@ -95,7 +95,7 @@ class Distil:
     keep: int = 2
     """Checkpoints kept."""
     tensorboard: bool = True
-    """TensorBoard curves are written."""
+    """TensorBoard curves are written; --no-tensorboard leaves them out."""
     max_minutes: float | None = None
     """Stop with a checkpoint after this time."""
     resume: bool = False
