@@ -20,6 +20,19 @@ LONGEST = 15
 """Non-empty lines of a page's first example: a method is one call away, or it is not."""
 CORE = ROOT / "packages" / "core" / "src" / "radiata_core"
 VERIFICATION = DOCS / "verification.md"
+PAPERS = {
+    "2302.04265": "PFGM++",
+    "2303.02490": "Diffusion models generate images like painters",
+    "2303.08797": "Stochastic interpolants",
+    "2310.02279": "Consistency trajectory models",
+    "2402.03845": "Gauge freedom and conservativity",
+    "2403.03206": "Stable Diffusion 3",
+    "2407.12718": "SlimFlow",
+    "2410.07303": "Rectified diffusion",
+    "2503.19385": "Rollover budget forcing",
+    "2509.00336": "Are we really learning the score function?",
+}
+"""The papers that the core promises to bring one call away, by their number on arXiv."""
 
 
 def text_of(path: Path) -> str:
@@ -92,6 +105,16 @@ def test_index_lists_every_page() -> None:
     index = DOCS / "README.md"
     linked = set(re.findall(r"\]\(([\w-]+\.md)", text_of(index)))
     assert [path.name for path in tracked(DOCS, "docs/*.md") if path.name not in linked | {"README.md"}] == []
+
+
+@pytest.mark.parametrize("paper", PAPERS, ids=PAPERS.get)
+def test_every_paper_is_one_page_away(paper: str) -> None:
+    """The index names it beside a page that cites it, and that page's first example runs (above)."""
+    rows = [row for row in text_of(DOCS / "README.md").splitlines() if paper in row]
+    assert rows, f"{PAPERS[paper]} ({paper}) is not in docs/README.md"
+    pages = re.findall(r"\]\(([\w-]+\.md)\)", " ".join(rows))
+    runnable = {page for page, _ in examples()}
+    assert any(name.removesuffix(".md") in runnable and paper in text_of(DOCS / name) for name in pages)
 
 
 # The tour ---------------------------------------------------------------------------------------------------------------
