@@ -37,3 +37,11 @@ def test_noise_is_the_kernels(generator: torch.Generator) -> None:
 
 def test_coupling_survives_json() -> None:
     assert rebuild(describe(IndependentCoupling())) == IndependentCoupling()
+
+
+def test_conditions_change_nothing_where_noise_is_independent() -> None:
+    """The form allows them; bit by bit the same noise."""
+    x0, label = torch.zeros(4, 2), torch.arange(4)
+    plain = IndependentCoupling()(x0, torch.Generator().manual_seed(1)).noise
+    told = IndependentCoupling()(x0, torch.Generator().manual_seed(1), label=label, age=None).noise
+    assert torch.equal(told, plain)

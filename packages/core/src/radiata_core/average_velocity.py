@@ -139,7 +139,7 @@ class AverageVelocity:
             denoiser: A `flowmaps.NetworkFlowMap` on the linear path; best with VELOCITY as prediction.
             x0: Data, (batch, *event).
             generators: One a row.
-            conditions: Passed to the map and the teacher.
+            conditions: Passed to the map, the teacher and the coupling.
 
         Raises:
             InputError: a map of another path, a denoiser that is no flow map, not one generator a row.
@@ -155,7 +155,7 @@ class AverageVelocity:
             )
         t, s = self.draw_times(generators)
         t, s = t.to(x0.device), s.to(x0.device)
-        pair = self.coupling(x0, generators)
+        pair = self.coupling(x0, generators, **conditions)
         x = add_noise(self.path, pair.x0, pair.noise, t)
         velocity = pair.noise - pair.x0
         if self.teacher is not None:

@@ -2,12 +2,16 @@ r"""Who is paired with whom: the joint law of data and noise.
 
 Training a path needs pairs $(x_0, \varepsilon)$. Drawn independently they give diffusion and rectified flow;
 other joint laws with the same marginals (optimal transport, pairs made by a teacher) straighten the
-trajectories and are couplings of the same form: a callable from data and generators to a `Pair`.
+trajectories and are couplings of the same form: a callable from data and generators to a `Pair`. It is told the
+conditions too, since noise that is dealt out across conditions would tell a network of p(x_0 | c) what c is.
+
+Here is the form and the independent coupling; exact assignments within the batch are in `optimal_transport`, pairs that a
+teacher made, and their annealing, in `pairings`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -30,8 +34,11 @@ class Pair:
 class Coupling(Protocol):
     """Anything that pairs a batch of data with noise."""
 
-    def __call__(self, x0: Batch, generators: Generator | Sequence[Generator]) -> Pair:
-        """Pairs for the rows of `x0`, (batch, *event), from one generator or one a row."""
+    def __call__(self, x0: Batch, generators: Generator | Sequence[Generator], **conditions: Any) -> Pair:
+        """Pairs for the rows of `x0`, (batch, *event), from one generator or one a row; x0 stays in its order.
+
+        Conditions are those the network is told, one row a sample; a coupling may look at them or not.
+        """
         ...
 
 
@@ -42,7 +49,7 @@ class IndependentCoupling:
 
     kernel: GaussianKernel = field(default_factory=GaussianKernel)
 
-    def __call__(self, x0: Batch, generators: Generator | Sequence[Generator]) -> Pair:
+    def __call__(self, x0: Batch, generators: Generator | Sequence[Generator], **conditions: Any) -> Pair:
         """`x0` with fresh noise; with a list of generators row i depends on generator i only.
 
         Raises:

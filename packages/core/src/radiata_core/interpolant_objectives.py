@@ -32,6 +32,7 @@ from radiata_core.errors import InputError
 from radiata_core.interpolants import Interpolant
 from radiata_core.kernels import GaussianKernel
 from radiata_core.objectives import Loss
+from radiata_core.optimal_transport import OptimalTransportCoupling
 from radiata_core.times import TimeLaw, UniformTime
 from radiata_core.types import Batch, Row
 
@@ -54,8 +55,8 @@ def quadratic_loss(found: Batch, target: Batch) -> Row:
 class InterpolantRegression:
     """The objective of both fields; like `objectives.Regression` it is called by `train.train`.
 
-    Items carry x_0 as "image" and its partner x_1 as "target". Partners are whatever the data set gives: known pairs,
-    independent draws, or a minibatch coupling.
+    Items carry x_0 as "image" and its partner x_1 as "target". Partners are whatever the data set gives, known pairs or
+    independent draws; independent draws may be dealt out anew in each batch (`matching`).
 
     Attributes:
         interpolant: The student's.
@@ -63,6 +64,7 @@ class InterpolantRegression:
         cap: Times are moved into [cap, 1 - cap]: where gamma' is infinite at the ends nothing can be learnt there.
         eta_weight: Weight of the noise's loss beside the velocity's; ignored for a bridge without it.
         antithetic: Use each draw with z and with -z; twice the evaluations.
+        matching: Optimal transport within the batch, for partners that were drawn independently; None keeps those given.
     """
 
     interpolant: Interpolant
@@ -70,6 +72,7 @@ class InterpolantRegression:
     cap: float = 1e-3
     eta_weight: float = 1.0
     antithetic: bool = True
+    matching: OptimalTransportCoupling | None = None
     companions: ClassVar[tuple[str, ...]] = ("target",)
 
     def __post_init__(self) -> None:
@@ -107,6 +110,8 @@ class InterpolantRegression:
                 f"expected a bridge on {self.interpolant} and {len(x0)} generators; got one on {bridge.interpolant} and "
                 f"{len(generators)}. Train it on its own interpolant, one generator a row."
             )
+        if self.matching is not None:
+            target = self.matching.partners(x0, target, **conditions)
         t = torch.cat([self.time_law.sample(1, g).cpu() for g in generators]).double()
         t = t.clamp(self.cap, 1 - self.cap).to(x0.device)
         noise = GaussianKernel().noise(x0, generators)

@@ -295,7 +295,7 @@ class Regression:
             denoiser: A denoiser. With `predict` and `prediction` its raw output is compared; else its E[x0|x_t].
             x0: Data, (batch, *event).
             generators: One generator a sample.
-            conditions: Passed to the denoiser.
+            conditions: Passed to the denoiser and to the coupling.
 
         Raises:
             InputError: not one generator a sample, or a denoiser of another path.
@@ -310,7 +310,7 @@ class Regression:
             )
         t = torch.cat([self.time_law.sample(1, g).cpu() for g in generators])
         t = self.time_law.on(self.path, t).to(x0.device)
-        return self.compare(denoiser, self.coupling(x0, generators), t, **conditions)
+        return self.compare(denoiser, self.coupling(x0, generators, **conditions), t, **conditions)
 
     def compare(self, denoiser: Any, pair: Pair, t: Row, **conditions: Any) -> Loss:
         """Loss of the denoiser on pairs at given times: the part of a call after everything random is drawn.

@@ -147,7 +147,7 @@ class PairedNoise:
     fresh: float = 0.0
     flip: Flip | None = None
 
-    def __call__(self, x0: Batch, generators: Generator | Sequence[Generator]) -> Pair:
+    def __call__(self, x0: Batch, generators: Generator | Sequence[Generator], **conditions: Any) -> Pair:
         """`x0` with its own noise; row i depends on generator i only.
 
         Raises:

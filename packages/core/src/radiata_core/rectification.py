@@ -150,8 +150,13 @@ class Rectification:
     def regression(self, noise: Tensor) -> Regression:
         """The regression whose coupling is that of a batch with this noise, at this step."""
         paired = PairedNoise(noise, self.fresh, self.flip)
-        coupling = (lambda x, g: _seen(paired(x, g), self.path)) if self.starts_from_noise else paired
-        return Regression(self.path, self.time_law, coupling, self.target, self.weight, self.loss)
+        if not self.starts_from_noise:
+            return Regression(self.path, self.time_law, paired, self.target, self.weight, self.loss)
+
+        def seen(x0: Tensor, generators: Generator | Sequence[Generator], **conditions: Any) -> Pair:
+            return _seen(paired(x0, generators), self.path)
+
+        return Regression(self.path, self.time_law, seen, self.target, self.weight, self.loss)
 
 
 def reflow(time_law: TimeLaw | None = None) -> Rectification:

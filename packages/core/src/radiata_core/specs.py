@@ -29,6 +29,7 @@ _PROVIDERS = (
     "radiata_core.nets.medforj",
     "radiata_core.nets.mmdit",
     "radiata_core.nets.unet",
+    "radiata_core.optimal_transport",
     "radiata_core.paths",
     "radiata_core.time_weights",
     "radiata_core.times",
