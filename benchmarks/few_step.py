@@ -10,7 +10,8 @@ Every set is drawn from the same seeds and compared with the test people's heads
 - nearest neighbours: median ratio of the distance to the training set and to the held-out set (copies have 0), and the
   ratio that real held-out people show;
 - the distance to the teacher's own converged head from the same noise (200 steps), relative to its spread;
-- seconds a head, one after another in this run.
+- seconds a head, one after another in this run;
+- conditions: fluid in the middle of heads drawn with `ventricles_ml` 15 and 70, same seeds (see t1_quality.py).
 
 The teacher draws with UniPC-2 (20 steps, its best deterministic solver), and below 8 evaluations with DDIM on the same
 linear grid as the students: both are given, and the better one stands as the teacher's. Two test people are two people:
@@ -36,9 +37,10 @@ from radiata_imaging.memorisation import nearest
 from radiata_imaging.spectra import RadialBins, log_power, spectrum_ratio
 from radiata_imaging.store import Store
 from radiata_imaging.two_sample import EnergyKernel, PolynomialKernel, compare
+from radiata_t1.data.covariates import CovariateScale
 from radiata_t1.model.samplers import GridName, Sampler, SamplerName
 from radiata_t1.model.weights import FEW_STEPS, find_model, shipped
-from t1_quality import heads, store_of, table
+from t1_quality import central_fluid, heads, interval, store_of, table
 
 EVALUATIONS = (1, 2, 4, 8, 20)
 Set = tuple[np.ndarray, float]
@@ -72,6 +74,32 @@ def converged(denoiser, count: int, event: tuple[int, ...], steps: int) -> np.nd
             noise = noise_of(generators_of(range(first, first + 4), 0), event, torch.float32, "cpu")
             parts.append(integrate(denoiser, noise, unipc_2(grid, denoiser.path))[:, 0].clamp(-1, 1))
     return torch.cat(parts).numpy()
+
+
+def obeyed(name: str, count: int) -> dict[str, object]:
+    """Millilitres of central fluid at `ventricles_ml` 15 and 70 and their difference; 4 evaluations, a teacher 20."""
+    loaded = load_model(find_model(name))
+    denoiser = loaded.denoiser.eval()
+    if name == "rflow-4mm":
+        sampler = Sampler(SamplerName.UNIPC_2, 20)
+    else:
+        word = SamplerName.FLOW_MAP if hasattr(denoiser, "jump") else SamplerName.DDIM
+        sampler = Sampler(word, 4, GridName.LINEAR)
+    scale = CovariateScale.from_metadata(loaded.metadata)
+    event = (1, *denoiser.network.options["shape"])
+    fluid = {}
+    for millilitres in (15.0, 70.0):
+        row = torch.from_numpy(scale.row({"ventricles_ml": millilitres})).expand(count, -1)
+        with torch.inference_mode():
+            fluid[millilitres] = central_fluid(
+                sampler(denoiser, list(range(count)), event, covariates=row)[:, 0].numpy()
+            )
+    difference = fluid[70.0] - fluid[15.0]
+    print(
+        f"{name}: central fluid {fluid[15.0].mean():.1f} ml at ventricles_ml 15, {fluid[70.0].mean():.1f} at 70, "
+        f"difference {difference.mean():.1f} {[round(v, 1) for v in interval(difference)]}"
+    )
+    return {"fluid_difference": float(difference.mean()), "fluid_difference_ci": interval(difference)}
 
 
 def main() -> None:
@@ -132,6 +160,10 @@ def compared(path: Path, arguments: argparse.Namespace) -> dict[str, object]:
             sampler = Sampler(SamplerName(word), n, GridName.LINEAR)
             sets[f"{name}_{n}"] = drawn(student, sampler, count, event)
     figures: dict[str, object] = {"heads": count}
+    for name, model in {"teacher": "rflow-4mm", **students}.items():
+        figures |= {
+            f"{key}_{name}": value for key, value in obeyed(model, 4 if arguments.quick else 8).items()
+        }
     rows = []
     for name, (images, seconds) in {"real_floor": (real["validation"], 0.0), **sets}.items():
         value, interval = _mmd(scale, features, images, test, EnergyKernel())

@@ -50,7 +50,7 @@ class Sample:
     """Folder to write to."""
     model: str | None = None
     """A shipped model's name, a .safetensors file, or a training run's folder; by default rflow-4mm, or with at most
-    8 steps and no sampler named its student few-step-4mm."""
+    4 steps and no sampler named its student few-step-4mm."""
     seeds: tuple[int, ...] = (0,)
     """One head a seed."""
     steps: int | None = None

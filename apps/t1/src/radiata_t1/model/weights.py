@@ -16,7 +16,7 @@ DEFAULT = "rflow-4mm"
 FEW_STEPS = "few-step-4mm"
 """Its student, which `sample` takes when none is named and at most `FEW` steps are asked for."""
 
-FEW = 8
+FEW = 4
 """Up to this many evaluations the student is nearer to real heads than its teacher (docs/few-step-t1.md)."""
 
 
