@@ -31,7 +31,8 @@ stands on them.
    et al.'s preconditioning and `Guided` classifier-free guidance; `anchors.PooledGaussian` gives a network the
    linear part in closed form.
 5. Time: `times` has the laws to train under (LogNormalSNR, Mode and CosMap of Stable Diffusion 3) and the grids
-   to walk on (LogSNRGrid, KarrasGrid, LinearGrid), and `resolution_shift`.
+   to walk on (LogSNRGrid, KarrasGrid, LinearGrid), and `resolution_shift`; `time_weights` has each law as a
+   weight, and each weight as a law.
 6. Objective: `objectives.Regression(path, law, coupling, target, weight, loss)`; what distils a teacher is
    below.
 7. Solver: `tables` writes DDIM, DDPM, DPM-Solver++(2M), UniPC, Adams-Bashforth and SDE-DPM-Solver++ as
@@ -44,7 +45,16 @@ solution) on the spectra of `covariances`. Product code, and the oracle of the t
 
 Flow maps, few steps: `flowmaps.NetworkFlowMap` jumps from t to s in one evaluation and is a denoiser where s =
 t; `flowmaps.sample_flow_map` samples with it. Consistency Trajectory Models are one call,
-`flowmap_objectives.ConsistencyTrajectory`; SolvedFlowMap and GaussianFlowMap are the oracles.
+`flowmap_objectives.ConsistencyTrajectory`, and so are `consistency.consistency_distillation` and MeanFlow,
+`average_velocity.AverageVelocity`; `flowmap_terms` adds adversarial and perceptual terms. SolvedFlowMap and
+GaussianFlowMap are the oracles.
+
+Bridges between any two sets: `interpolants.Interpolant` with the tabulated schedules, learnt by
+`interpolant_objectives.InterpolantRegression`, sampled both ways by one ODE and a family of diffusions in
+`interpolant_samplers`, exact for mixtures in `interpolant_oracles`.
+
+Painters: `teleportation.Teleported` skips the first steps in closed form, with the Gaussian that one pass of
+`gaussian_fits.fit_gaussian` over the data gives.
 
 Rectification: `rectification.reflow`, `rectification.rectified_diffusion` (any path) and
 `rectification.annealed_reflow` (SlimFlow) train on a teacher's pairs, `phases.PhasedRectification` in segments
