@@ -207,6 +207,37 @@ def test_same_as_diffusers_as_a_black_box(name: str, generator: torch.Generator)
     torch.testing.assert_close(integrate(denoiser, x, make(times, path)), y, rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize("path", [LinearPath(), VPPath()], ids=lambda p: type(p).__name__)
+def test_same_as_azula_as_a_black_box(path: Path, generator: torch.Generator) -> None:
+    """DDIM and Adams-Bashforth in velocity between interior times, on the same schedule and denoiser: 1e-10.
+
+    Azula asks for packages that we do not depend on: `pip install --no-deps azula` is enough for this.
+    """
+    denoise = pytest.importorskip("azula.denoise")
+    sample = pytest.importorskip("azula.sample")
+    exact, x = _mixture(path), torch.randn(6, 2, generator=generator, dtype=torch.float64)
+
+    class Theirs(denoise.Denoiser):  # type: ignore[name-defined, misc]
+        @staticmethod
+        def schedule(t: Tensor) -> tuple[Tensor, Tensor]:
+            c = path.coefficients(t)
+            return c.alpha, c.sigma
+
+        def forward(self, x_t: Tensor, t: Tensor) -> object:
+            return denoise.DiracPosterior(mean=exact(x_t, t))
+
+    options = {"start": 0.95, "stop": 0.05, "steps": 12, "silent": True, "dtype": torch.float64}
+    times = torch.linspace(0.95, 0.05, 13, dtype=torch.float64)
+    pairs = [
+        (sample.DDIMSampler(Theirs(), **options), ddim),
+        (sample.vABSampler(Theirs(), order=2, **options), ab2_velocity),
+    ]
+    for theirs, make in pairs:
+        with torch.random.fork_rng(devices=[]):  # it draws noise even where none is used
+            expected = theirs(x)
+        torch.testing.assert_close(integrate(exact, x, make(times, path)), expected, rtol=0, atol=1e-10)
+
+
 def _free_diffusion(times: Tensor, path: Path) -> MultistepTable:
     return euler_maruyama(times, path, PowerDiffusion(2**0.5, 0.5)).table
 
