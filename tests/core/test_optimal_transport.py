@@ -52,8 +52,8 @@ def test_no_permutation_is_cheaper(n: int, event: tuple[int, ...]) -> None:
 
 
 def test_a_large_mean_costs_no_digits() -> None:
-    """float32, data at 100 000 in each of 10 000 elements: the assignment is that of the same data in float64."""
-    x0, x1 = (_rows(1, 50, 10_000) + 1e5).float(), _rows(2, 50, 10_000).float()
+    """float32, data at a million in each of 10 000 elements: the assignment is that of the same data in float64."""
+    x0, x1 = (_rows(1, 50, 10_000) + 1e6).float(), _rows(2, 50, 10_000).float()
     assert torch.equal(assignment(x0, x1), assignment(x0.double(), x1.double()))
 
 

@@ -24,8 +24,8 @@ rows with permuted generators give permuted pairs.
 
 References:
     Tong et al., "Improving and generalizing flow-based generative models with minibatch optimal transport", 2023,
-        https://arxiv.org/abs/2302.00482, section 3.2.
-    Pooladian et al., "Multisample flow matching", 2023, https://arxiv.org/abs/2304.14772, sections 3-4 (marginals are kept).
+        https://arxiv.org/abs/2302.00482 (OT-CFM).
+    Pooladian et al., "Multisample flow matching", 2023, https://arxiv.org/abs/2304.14772 (marginals are kept).
     Cheng & Schwing, "The curse of conditions", 2025, https://arxiv.org/abs/2503.10636 (what swapping across c breaks).
     Crouse, "On implementing 2D rectangular assignment algorithms", 2016, https://doi.org/10.1109/TAES.2016.140952.
 """
@@ -90,7 +90,7 @@ class OptimalTransportCoupling:
             cost grows as batch x group².
 
     References:
-        Tong et al., 2023, https://arxiv.org/abs/2302.00482, section 3.2; Pooladian et al., 2023,
+        Tong et al., 2023, https://arxiv.org/abs/2302.00482; Pooladian et al., 2023,
         https://arxiv.org/abs/2304.14772.
     """
 
