@@ -24,6 +24,7 @@ _PROVIDERS = (
     "radiata_core.conversion",
     "radiata_core.denoisers",
     "radiata_core.discrete_path",
+    "radiata_core.energy",
     "radiata_core.flowmaps",
     "radiata_core.interpolants",
     "radiata_core.nets.medforj",
