@@ -174,7 +174,7 @@ def test_signal_to_noise_in_closed_form(path: Path) -> None:
         assert abs(seen[i + 1] / value - 1) < 4.5 * (2 / size) ** 0.5
     t, last = times[3], [float(c.alpha[3]), float(c.sigma[3])]
     x, denoiser, generators = (
-        1.3 * true[3] ** 0.5 * _start(path, 5, 1, size),
+        (1.5 * true[3]) ** 0.5 * noise_of(generators_of([5]), (size,), torch.float64),
         _gaussian(path, size),
         generators_of([6]),
     )
