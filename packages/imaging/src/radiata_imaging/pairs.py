@@ -218,7 +218,7 @@ class _Drawing:
         noise = torch.stack([seed_noise(seed, self.spec) for seed in seeds])
         rows = {} if self.conditions is None else self.conditions(seeds)
         rows = {name: value.to(torch.float32) for name, value in rows.items()}
-        given = {name: value.to(self.device) for name, value in rows.items()}
+        given: dict[str, Any] = {name: value.to(self.device) for name, value in rows.items()}
         moved = noise.to(self.device)
         if self.start is not None:
             x = self.start(self.denoiser, moved, **given)
