@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
-from radiata_core.kernels import GaussianKernel
+from radiata_core.kernels import GaussianKernel, Kernel
 from radiata_core.specs import buildable
 from radiata_core.types import Batch
 
@@ -45,9 +45,13 @@ class Coupling(Protocol):
 @buildable("independent-coupling")
 @dataclass(frozen=True)
 class IndependentCoupling:
-    """Noise that knows nothing of the data: $x_0$ and the noise are independent."""
+    """Noise that knows nothing of the data: $x_0$ and the noise are independent.
 
-    kernel: GaussianKernel = field(default_factory=GaussianKernel)
+    Args:
+        kernel: The law of the noise; with `StudentTKernel(D)` this is PFGM++.
+    """
+
+    kernel: Kernel = field(default_factory=GaussianKernel)
 
     def __call__(self, x0: Batch, generators: Generator | Sequence[Generator], **conditions: Any) -> Pair:
         """`x0` with fresh noise; with a list of generators row i depends on generator i only.

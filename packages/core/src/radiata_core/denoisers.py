@@ -1,8 +1,8 @@
 r"""Denoisers: a network that predicts anything becomes the posterior mean E[x_0 | x_t].
 
 Everything above this module (solvers, guidance, posterior sampling, diagnostics) sees one kind of object, a callable
-`denoise(x, t, **conditions) -> E[x_0 | x_t]` with the attribute `path`. What the network predicts, how its input is scaled
-and how it is told the noise level are settled here:
+`denoise(x, t, **conditions) -> E[x_0 | x_t]` with the attribute `path`, and `kernel` where the noise is not Gaussian. What
+the network predicts, how its input is scaled and how it is told the noise level are settled here:
 
     raw   = network(c_in x_t, level(t), ...)             what the network says, in units of `prediction`
     D(x)  = convert(raw, x_t, t, path, prediction, X0)   what everybody else sees
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from radiata_core.errors import InputError
+from radiata_core.kernels import GaussianKernel, Kernel, is_gaussian, kernel_of, require_gaussian
 from radiata_core.paths import DiscreteVPPath, Path, expand
 from radiata_core.predictions import Prediction, convert
 from radiata_core.specs import buildable
@@ -33,7 +34,7 @@ __all__ = ["Denoiser", "EDMDenoiser", "Guided", "MedForJInput", "NetworkDenoiser
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """E[x_0 | x_t] as a function of the state and the time."""
+    """E[x_0 | x_t] as a function of the state and the time. Without an attribute `kernel` its noise is Gaussian."""
 
     path: Path
 
@@ -94,6 +95,11 @@ class MedForJInput:
         return x, path.model_time(t) if isinstance(path, DiscreteVPPath) else 1000.0 * t
 
 
+def _told(kernel: Kernel) -> dict[str, object]:
+    """The argument, where it is not the default: files of Gaussian denoisers stay as they are."""
+    return {} if is_gaussian(kernel) else {"kernel": kernel}
+
+
 def _fine(level: Tensor, x: Tensor) -> Tensor:
     """The noise level beside x in float32 or finer: bf16 would merge neighbouring steps of 0 .. 999."""
     return level.to(x.device, torch.promote_types(x.dtype, torch.float32))
@@ -109,6 +115,10 @@ class NetworkDenoiser(nn.Module):
         prediction: What the network's output means.
         scaling: How state and time enter the network.
         anchor: Closed-form denoiser `anchor(x, alpha, sigma, **conditions)`; the network then takes twice the channels.
+        kernel: The law of the noise it was (or will be) trained with; None: Gaussian.
+
+    Raises:
+        InputError: an anchor or the prediction of a score with noise that is not Gaussian.
     """
 
     def __init__(
@@ -118,12 +128,18 @@ class NetworkDenoiser(nn.Module):
         prediction: Prediction | str,
         scaling: Scaling | None = None,
         anchor: nn.Module | None = None,
+        kernel: Kernel | None = None,
     ) -> None:
         super().__init__()
         self.network, self.anchor = network, anchor
         self.path = path
         self.prediction = Prediction(prediction)
         self.scaling = UnitVariance() if scaling is None else scaling
+        self.kernel: Kernel = GaussianKernel() if kernel is None else kernel
+        if self.prediction == Prediction.SCORE:
+            require_gaussian(self, "a network that predicts the score")
+        if anchor is not None:
+            require_gaussian(self, "an anchor, the posterior mean under Gaussian noise")
 
     @property
     def options(self) -> dict[str, object]:
@@ -134,7 +150,7 @@ class NetworkDenoiser(nn.Module):
             "prediction": self.prediction,
             "scaling": self.scaling,
             "anchor": self.anchor,
-        }
+        } | _told(self.kernel)
 
     def predict(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
         """The prediction in units of `self.prediction`, with the anchor's part added."""
@@ -167,18 +183,23 @@ class EDMDenoiser(nn.Module):
         network: F, with the signature of `NetworkDenoiser`'s network.
         path: A path with alpha > 0 wherever it is evaluated.
         sigma_data: Sd of the data, > 0.
+        kernel: The law of the noise it was (or will be) trained with; None: Gaussian. Nothing else changes with it.
     """
 
     prediction = Prediction.X0
 
-    def __init__(self, network: nn.Module, path: Path, sigma_data: float = 0.5) -> None:
+    def __init__(
+        self, network: nn.Module, path: Path, sigma_data: float = 0.5, kernel: Kernel | None = None
+    ) -> None:
         super().__init__()
         self.network, self.path, self.sigma_data = network, path, sigma_data
+        self.kernel: Kernel = GaussianKernel() if kernel is None else kernel
 
     @property
     def options(self) -> dict[str, object]:
         """The arguments that rebuild this denoiser."""
-        return {"network": self.network, "path": self.path, "sigma_data": self.sigma_data}
+        own = {"network": self.network, "path": self.path, "sigma_data": self.sigma_data}
+        return own | _told(self.kernel)
 
     def predict(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
         """D(x_t), the same as calling the denoiser."""
@@ -208,13 +229,27 @@ class Guided:
     w = 1 is the conditional denoiser and costs one evaluation; any other w costs two. "Nothing" is every condition set
     to NaN, which is how condition dropout trains it.
 
+    With Gaussian noise the difference of the two is sigma^2 / alpha times the gradient of log p(c | x_t), so D_w is the
+    score of p_t(x) p_t(c | x)^w. With other noise it is not that gradient, and to extrapolate along it is refused.
+
     Attributes:
         denoiser: A denoiser that was trained with condition dropout.
         weight: w, usually between 1 and 4.
+
+    Raises:
+        InputError: a weight other than 0 and 1, and noise that is not Gaussian.
     """
 
     denoiser: Denoiser
     weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.weight not in (0.0, 1.0):
+            require_gaussian(self.denoiser, "classifier-free guidance, a sum of scores,")
+
+    @property
+    def kernel(self) -> Kernel:
+        return kernel_of(self.denoiser)
 
     @property
     def path(self) -> Path:

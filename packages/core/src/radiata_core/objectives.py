@@ -30,6 +30,7 @@ from torch import Generator, Tensor
 
 from radiata_core.couplings import Coupling, IndependentCoupling, Pair
 from radiata_core.errors import InputError
+from radiata_core.kernels import is_gaussian
 from radiata_core.paths import AnyTime, Path, add_noise
 from radiata_core.predictions import Prediction, convert, target_of
 from radiata_core.specs import buildable
@@ -304,6 +305,7 @@ class Regression:
             raise InputError(
                 f"expected a denoiser on {self.path}; got one on {denoiser.path}. Train it on its own path."
             )
+        _same_noise(denoiser, self.coupling)
         if len(generators) != x0.shape[0]:
             raise InputError(
                 f"expected one generator a sample, {x0.shape[0]}; got {len(generators)}. Make one a sample."
@@ -333,3 +335,17 @@ class Regression:
         distance = self.loss(estimate, truth)
         per_sample = self.weight(t, self.path, self.target).to(distance) * distance
         return Loss(per_sample.mean(), per_sample, t)
+
+
+def _same_noise(denoiser: object, coupling: object) -> None:
+    """Nothing, unless both name a law of the noise and the two differ.
+
+    Raises:
+        InputError: they differ: the denoiser would later be asked as what it is not.
+    """
+    told, drawn = getattr(denoiser, "kernel", None), getattr(coupling, "kernel", None)
+    if told is None or drawn is None or told == drawn or (is_gaussian(told) and is_gaussian(drawn)):
+        return
+    raise InputError(
+        f"expected noise of the denoiser's kernel, {told}; got a coupling that draws {drawn}. Give both the same kernel."
+    )

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from radiata_core.budget import Budget
 from radiata_core.errors import InputError
+from radiata_core.kernels import require_gaussian
 from radiata_core.seeds import noise_of
 from radiata_core.tables import MultistepTable
-from radiata_core.transitions import Transition, require_gaussian
+from radiata_core.transitions import Transition
 
 __all__ = ["Particles", "Reward", "SearchResult", "Trace", "checked_reward"]
 
@@ -292,7 +293,7 @@ def _check(
             f"expected steps for the denoiser's path {path}; got some for {transition.path}. "
             "Make them with denoiser.path, or wrap the denoiser in OnPath."
         )
-    require_gaussian(denoiser)
+    require_gaussian(denoiser, "a search, which adds noise,")
     if not noise.is_floating_point() or noise.ndim < 1 or not len(noise):
         raise InputError(
             f"expected floating-point noise (chains, *event) of at least one chain; got {noise.dtype} of shape "

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from radiata_core.errors import InputError
 from radiata_core.finiteness import FiniteWatch
+from radiata_core.kernels import require_gaussian
 from radiata_core.seeds import noise_of
 from radiata_core.tables import (
     MultistepTable,
@@ -87,8 +88,9 @@ def integrate(
         conditions: Passed on to the denoiser.
 
     Raises:
-        InputError: the denoiser lives on another path, generators are missing or too few, or the denoiser gave a
-            value of another shape or one that is not finite; step and t are named.
+        InputError: the denoiser lives on another path, a stochastic table and noise that is not Gaussian, generators are
+            missing or too few, or the denoiser gave a value of another shape or one that is not finite; step and t are
+            named.
     """
     _check(denoiser, x, table, generators)
     times, floats, rows = table.times.unbind(0), table.times.tolist(), table.rows
@@ -142,6 +144,8 @@ def _check(
         )
     if not x.is_floating_point():
         raise InputError(f"expected a floating-point state; got {x.dtype}. Draw it with noise_of.")
+    if table.stochastic:
+        require_gaussian(denoiser, "a stochastic solver")
     if table.stochastic and len(generators or ()) != x.shape[0]:
         raise InputError(
             f"expected one generator a row for a stochastic solver, {x.shape[0]} here; got {len(generators or ())}. "

@@ -48,6 +48,7 @@ from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmaps import euler_jump
 from radiata_core.gaussian_fits import ClassGaussians
+from radiata_core.kernels import require_gaussian
 from radiata_core.paths import Path
 from radiata_core.solvers import Step
 from radiata_core.times import checked_grid
@@ -145,7 +146,11 @@ class Teleported:
             x: State at the first time of the grid.
             times: A grid for the whole way.
             conditions: Passed to the Gaussian, the solver and its denoiser.
+
+        Raises:
+            InputError: the denoiser's noise is not Gaussian.
         """
+        require_gaussian(denoiser, "a jump by the flow of a Gaussian")
         left = self.remaining(times)
         start = torch.as_tensor(times, dtype=torch.float64)[0]
         if left[0] < start:

@@ -46,7 +46,7 @@ from radiata_core.diffusions import (
     require_rate,
 )
 from radiata_core.errors import InputError
-from radiata_core.kernels import GaussianKernel
+from radiata_core.kernels import require_gaussian
 from radiata_core.paths import Path, expand
 from radiata_core.seeds import noise_of
 from radiata_core.tables import MultistepTable
@@ -206,7 +206,7 @@ def stochastic_step(
     Raises:
         InputError: there is no such step, generators are missing, the denoiser's noise is not Gaussian.
     """
-    require_gaussian(denoiser)
+    require_gaussian(denoiser, "a stochastic step")
     if not 0 <= index < transition.steps:
         raise InputError(f"expected a step in 0 .. {transition.steps - 1}; got {index}. Use a longer grid.")
     if transition.noise[index] > 0 and len(generators) != len(x):
@@ -245,19 +245,6 @@ def renoise(x: Batch, t: float, s: float, path: Path, generators: Sequence[torch
     ratio = float(c.alpha[1] / c.alpha[0])
     spread = float((c.sigma[1].square() - ratio**2 * c.sigma[0].square()).clamp_min(0).sqrt())
     return ratio * x + spread * noise_of(generators, x.shape[1:], x.dtype, x.device)
-
-
-def require_gaussian(denoiser: object) -> None:
-    """Nothing, if the denoiser's noise is Gaussian: the score and these steps are known for it alone.
-
-    Raises:
-        InputError: it is not.
-    """
-    kernel = getattr(denoiser, "kernel", None)
-    if kernel is not None and not isinstance(kernel, GaussianKernel):
-        raise InputError(
-            f"expected Gaussian noise, whose score makes the SDE; got {kernel}. Use a deterministic solver for it."
-        )
 
 
 def _finished(path: Path, times: Tensor, state: Tensor, mean: Tensor, noise: Tensor) -> Transition:
