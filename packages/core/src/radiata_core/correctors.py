@@ -17,7 +17,7 @@ much noise, but hardly touches one in a direction with $\sigma_t \ll \alpha_t s$
 
 | rule | epsilon | |
 |---|---|---|
-| `SignalToNoise(r)` | $2\,(r\,\|z\|/\|\nabla\log p_t\|)^2$, a row its own | Song et al.'s; $2r^2V_t$ if directions are alike |
+| `SignalToNoise(r)` | $2\,(r\,\|z\|/\|\nabla\log p_t\|)^2$, a row its own | Song et al.; $2r^2V_t$ if directions are alike |
 | `NoiseShare(delta)` | $\delta\,\sigma_t^2$ | the same for all rows; stable |
 
 With the first, in many dimensions that are alike, the variance at rest is $(1 + r^2) V_t$.
