@@ -10,6 +10,7 @@ from radiata_core.analytic import GaussianDenoiser, MixtureDenoiser
 from radiata_core.covariances import Dense, Diagonal
 from radiata_core.errors import InputError
 from radiata_core.jacobians import (
+    BlockDivergence,
     Divergence,
     ExactDivergence,
     Hutchinson,
@@ -17,6 +18,8 @@ from radiata_core.jacobians import (
     inner,
     jacobian,
     jvp,
+    probe_divergences,
+    pushforward,
     rademacher,
     score_field,
     vjp,
@@ -143,6 +146,32 @@ def test_hutchinson_averages_its_probes_and_keeps_them():
     assert torch.allclose(many(field, x)[1], torch.stack(each).mean(0), rtol=1e-12)
     assert torch.equal(many(field, x)[1], many(field, x)[1])
     assert isinstance(many, Divergence) and isinstance(ExactDivergence(), Divergence)
+
+
+@pytest.mark.parametrize("block", [1, 4, 64])
+def test_blocks_of_products_are_the_products(block):
+    """6 elements in blocks that do not divide them; forward and reverse."""
+    field, _ = linear()
+    x = state()
+    curved = lambda x: field(x).tanh()  # noqa: E731
+    value, found = BlockDivergence(block)(curved, x)
+    assert torch.equal(value, curved(x))
+    assert torch.allclose(found, ExactDivergence()(curved, x)[1])
+    tangents = torch.stack([state(seed=seed) for seed in range(1, 6)])
+    assert torch.allclose(
+        pushforward(curved, x, tangents, block), torch.stack([jvp(curved, x, v) for v in tangents])
+    )
+
+
+def test_each_probe_by_itself():
+    """v^T A v of every probe and row."""
+    field, matrix = linear()
+    x = state()
+    probes = hutchinson(x, generators_of([1, 2, 3]), 4).probes
+    value, each = probe_divergences(field, x, probes)
+    flat = probes.flatten(2)
+    assert torch.allclose(each, torch.einsum("pbi,ij,pbj->pb", flat, matrix, flat))
+    assert torch.equal(value, field(x))
 
 
 def test_probes_are_fair_signs_of_their_own_row():

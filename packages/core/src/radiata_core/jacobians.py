@@ -163,20 +163,8 @@ class Hutchinson:
 
     def __call__(self, field: Field, x: Batch) -> tuple[Tensor, Tensor]:
         """The field's value and the estimate of its divergence."""
-        if self.probes.shape[1:] != x.shape:
-            raise InputError(
-                f"expected probes of shape (probes, {', '.join(map(str, x.shape))}); got "
-                f"{tuple(self.probes.shape)}. Make them with hutchinson(x, generators)."
-            )
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            state = x.detach().requires_grad_()
-            value = field(state)
-            total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-            for number, probe in enumerate(self.probes):
-                last = number == len(self.probes) - 1
-                pulled = torch.autograd.grad(value, state, probe.to(x), retain_graph=not last)[0]
-                total += inner(pulled, probe.to(x))
-        return value.detach(), total / len(self.probes)
+        value, each = probe_divergences(field, x, self.probes)
+        return value, each.mean(0)
 
 
 def hutchinson(
@@ -255,10 +243,13 @@ class BlockDivergence:
         return value.detach(), total
 
 
-def probe_divergences(
-    field: Field, x: Batch, probes: Float[Tensor, "probes batch *event"]
-) -> tuple[Tensor, Tensor]:
+def probe_divergences(field: Field, x: Batch, probes: Tensor) -> tuple[Tensor, Tensor]:
     """The field's value and v^T J v of every probe by itself, (probes, batch): what their spread tells the error from.
+
+    Args:
+        field: A field.
+        x: Where, shape (batch, *event).
+        probes: Entries of mean 0 and variance 1, shape (probes, batch, *event).
 
     Raises:
         InputError: the probes are not of the shape of x.

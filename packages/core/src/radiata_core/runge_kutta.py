@@ -27,6 +27,7 @@ from torch import Tensor
 
 from radiata_core.errors import InputError
 from radiata_core.finiteness import FiniteWatch
+from radiata_core.kernels import require_gaussian
 from radiata_core.paths import Path
 from radiata_core.predictions import Prediction, convert
 from radiata_core.seeds import noise_of
@@ -34,7 +35,7 @@ from radiata_core.solvers import Callback, Step
 from radiata_core.tables import ddim
 from radiata_core.types import Batch, Times
 
-__all__ = ["Churn", "Result", "adaptive", "edm_heun", "heun"]
+__all__ = ["Churn", "Result", "adaptive", "dormand_prince", "edm_heun", "heun"]
 
 _NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _STAGES = (
@@ -172,12 +173,15 @@ def edm_heun(
         conditions: Passed on.
 
     Raises:
-        InputError: times out of range, another path, missing generators, or a non-finite value from the denoiser.
+        InputError: times out of range, another path, churn of noise that is not Gaussian, missing generators, or a
+            non-finite value from the denoiser.
 
     References:
         Karras et al. 2022, https://arxiv.org/abs/2206.00364, algorithm 2.
     """
     _same_path(denoiser, path)
+    if churn is not None:
+        require_gaussian(denoiser, "churn")
     if churn is not None and len(generators or ()) != x.shape[0]:
         raise InputError(
             f"expected one generator a row for churn, {x.shape[0]} here; got {len(generators or ())}. "
@@ -290,13 +294,13 @@ def adaptive(
     def velocity(state: Tensor, tau: Tensor) -> Tensor:
         return (state - denoised(state, tau)) / _rows(tau, state)
 
-    state, accepted, rejected = _dopri5(velocity, x / scales[0], taus[0], stop, rtol, atol)
+    state, accepted, rejected = dormand_prince(velocity, x / scales[0], taus[0], stop, rtol, atol)
     if clean:
         state = denoised(state, torch.full((x.shape[0],), stop, dtype=torch.float64))
     return Result(state * scales[1], calls, accepted, rejected)
 
 
-def _dopri5(
+def dormand_prince(
     velocity: Callable[[Tensor, Tensor], Tensor],
     x: Tensor,
     start: float,
@@ -304,7 +308,18 @@ def _dopri5(
     rtol: float,
     atol: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """State at stop, and the accepted and rejected steps of each row. Row bookkeeping is float64 on the CPU."""
+    """State at stop of dx/dt = velocity(x, t), and the accepted and rejected steps of each row.
+
+    The solver of `adaptive` without its coordinates. Row bookkeeping is float64 on the CPU.
+
+    Args:
+        velocity: `(x, t)` with t of shape (batch,).
+        x: State at start, shape (batch, *event).
+        start: First time.
+        stop: Last time, above or below.
+        rtol: Relative tolerance a step, > 0.
+        atol: Absolute tolerance a step, > 0.
+    """
     batch = x.shape[0]
     t = torch.full((batch,), start, dtype=torch.float64)
     accepted, rejected = torch.zeros(batch, dtype=torch.int64), torch.zeros(batch, dtype=torch.int64)
