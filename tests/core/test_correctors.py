@@ -11,6 +11,7 @@ from radiata_core.analytic import GaussianDenoiser
 from radiata_core.correctors import NoiseShare, SignalToNoise, StepRule, corrected, predictor_corrector
 from radiata_core.covariances import Diagonal
 from radiata_core.errors import InputError
+from radiata_core.kernels import StudentTKernel
 from radiata_core.paths import LinearPath, Path, VEPath, VPPath
 from radiata_core.seeds import generators_of, noise_of
 from radiata_core.solvers import Step, integrate
@@ -225,18 +226,8 @@ def test_a_row_is_the_same_alone(rule: StepRule | None) -> None:
     torch.testing.assert_close(alone[0], together[2])
 
 
-class _StudentT:
-    """A kernel that is not Gaussian, as that of Poisson flows."""
-
-    def sample(self, shape: Any, generator: torch.Generator, dtype: Any = None, device: Any = None) -> Tensor:
-        return torch.zeros(shape)
-
-    def noise(self, x0: Tensor, generators: Any) -> Tensor:
-        return torch.zeros_like(x0)
-
-
 class _Heavy:
-    path, kernel = LinearPath(), _StudentT()
+    path, kernel = LinearPath(), StudentTKernel(128.0)
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return x
@@ -247,7 +238,9 @@ def test_what_is_refused() -> None:
     times = LogSNRGrid()(4, path)
     x, generators = torch.zeros(2, 3), generators_of(range(2))
     denoiser = _gaussian(path, 3)
-    with pytest.raises(InputError, match="Gaussian"):
+    with pytest.raises(
+        InputError, match=r"expected Gaussian noise for Langevin steps; got StudentTKernel\(dof=128\.0\)"
+    ):
         predictor_corrector(_Heavy(), x, ddim(times, path), generators=generators)
     for table in (dpmpp_2m(times, path), unipc_2(times, path)):
         with pytest.raises(InputError, match="without a past"):

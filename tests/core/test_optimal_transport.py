@@ -15,6 +15,7 @@ from radiata_core.errors import InputError
 from radiata_core.flowmaps import NetworkFlowMap
 from radiata_core.interpolant_objectives import InterpolantRegression
 from radiata_core.interpolants import Interpolant, NetworkBridge
+from radiata_core.kernels import StudentTKernel
 from radiata_core.objectives import Regression
 from radiata_core.optimal_transport import OptimalTransportCoupling, assignment
 from radiata_core.pairings import PairedNoise
@@ -106,6 +107,14 @@ def test_nothing_is_lost_and_nothing_is_dearer(dtype: torch.dtype, group: int) -
         assert (_cost(found) < _cost(plain)) == (group > 1)
         if group == 1:
             assert torch.equal(found.noise, plain.noise)
+
+
+def test_any_law_of_the_noise_is_dealt_out() -> None:
+    x0, kernel = _rows(3, 20, 2), StudentTKernel(2.0)
+    plain = IndependentCoupling(kernel)(x0, generators_of(range(20))).noise
+    found = OptimalTransportCoupling(kernel)(x0, generators_of(range(20))).noise
+    assert _sorted(found) == _sorted(plain)
+    assert not torch.equal(found, plain)
 
 
 def test_larger_groups_are_cheaper_and_each_is_a_batch_of_its_own() -> None:
@@ -274,7 +283,7 @@ def test_the_learnt_flow_is_straighter() -> None:
 
 
 def test_it_survives_json() -> None:
-    coupling = OptimalTransportCoupling(within=("label",), group=32)
+    coupling = OptimalTransportCoupling(StudentTKernel(128.0), within=("label",), group=32)
     assert rebuild(describe(coupling)) == coupling
 
 

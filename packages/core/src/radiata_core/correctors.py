@@ -42,10 +42,10 @@ from torch import Generator, Tensor
 
 from radiata_core.errors import InputError
 from radiata_core.finiteness import FiniteWatch
+from radiata_core.kernels import require_gaussian
 from radiata_core.seeds import noise_of
 from radiata_core.solvers import Callback, Step
 from radiata_core.tables import MultistepTable
-from radiata_core.transitions import require_gaussian
 from radiata_core.types import Batch
 
 __all__ = ["NoiseShare", "SignalToNoise", "StepRule", "corrected", "predictor_corrector"]
@@ -197,7 +197,7 @@ def predictor_corrector(
 def _check(
     denoiser: object, x: Tensor, table: MultistepTable, generators: Sequence[Generator], corrections: int
 ) -> None:
-    require_gaussian(denoiser)
+    require_gaussian(denoiser, "Langevin steps")
     path = getattr(denoiser, "path", table.path)
     if path != table.path:
         raise InputError(
