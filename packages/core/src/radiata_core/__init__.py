@@ -23,9 +23,11 @@ stands on them.
 1. Path: how much signal and noise there is at t. `paths` has LinearPath (rectified flow), TrigonometricPath,
    VPPath, VEPath and `discrete_path` the DDPM schedule made continuous; `coefficients` is what a path must say.
    `change_of_path` carries a state from one path to another, `conversion.OnPath` a whole denoiser.
-2. Kernel: the law of the noise. `kernels.GaussianKernel`.
-3. Coupling: which noise belongs to which data. `couplings.IndependentCoupling`; `pairings` keeps or anneals the
-   noise that a sample was made from.
+2. Kernel: the law of the noise. `kernels.GaussianKernel`, or `kernels.StudentTKernel` for Poisson flows (PFGM++;
+   `poisson_flows` has their exact answers). What needs a score asks `kernels.require_gaussian`.
+3. Coupling: which noise belongs to which data. `couplings.IndependentCoupling`;
+   `optimal_transport.OptimalTransportCoupling` deals the noise of a batch out at the least distance, within equal
+   conditions; `pairings` keeps or anneals the noise that a sample was made from.
 4. Prediction: what a network says. `predictions.convert` is the only place where x0, noise, velocity, v, score
    and flow become each other; `denoisers.NetworkDenoiser` makes any network a denoiser, `EDMDenoiser` is Karras
    et al.'s preconditioning and `Guided` classifier-free guidance; `anchors.PooledGaussian` gives a network the
@@ -38,7 +40,9 @@ stands on them.
 7. Solver: `tables` writes DDIM, DDPM, DPM-Solver++(2M), UniPC, Adams-Bashforth and SDE-DPM-Solver++ as
    coefficients, and `solvers.integrate` is the one loop that walks them; `transitions` has the SDE of any
    diffusion in `diffusions`; `runge_kutta` has `heun`, `edm_heun` with churn, and `adaptive` (Dormand-Prince,
-   each row on its own). `finiteness` says at which step a network broke.
+   each row on its own; `straight_coordinates` is the ODE in the variable where it is nearly straight).
+   `correctors.predictor_corrector` adds Langevin steps at each time. `finiteness` says at which step a network
+   broke.
 
 Denoisers in closed form: `analytic` (Gaussian, mixture, the data set itself; `gaussian_flow` is the exact
 solution) on the spectra of `covariances`. Product code, and the oracle of the tests.
@@ -62,6 +66,14 @@ of time; `flow_guided.FlowGuidedDistillation` ends in one step. `straightness` m
 
 Search at inference: `search.best_of_n`, `search_over_paths`, `svdd`, `code`, `smc` and `rollover_budget` spend
 one `budget` on any reward of E[x_0 | x_t]; behind them `particles`, `search_trees` and `rollover`.
+
+What was learned: `diagnostics.diagnose(denoiser, data, generators)` is one report. Behind it `conservativity`
+(curl, loops, work of a score), `gauge` (fields with curl that sample exactly), `jacobians`, `likelihood` (by the
+flow, exact or by Hutchinson's probes) and `intrinsic_dimension` (flow spectrum, normal bundle, FLIPD);
+`energy.EnergyDenoiser` cannot have curl.
+
+Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
+in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
 
 Networks: `nets.unet` (small, any dimension), `nets.mmdit` (Stable Diffusion 3's, of `nets.joint_attention`) and
 `nets.medforj` (of `nets.medforj_blocks`), whose released weights can be read.

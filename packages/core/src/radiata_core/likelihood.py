@@ -243,9 +243,9 @@ def _prior(denoiser: Denoiser, ends: Interval) -> Callable[[Tensor], Tensor]:
     """Log-density of sigma times the denoiser's noise."""
     dof = _degrees_of_freedom(denoiser)
     if dof is None:
-        kind = type(getattr(denoiser, "kernel", None)).__name__
+        law = type(getattr(denoiser, "kernel", None)).__name__
         raise InputError(
-            f"expected Gaussian or Student-t noise, or its log-density as prior=; got {kind}. "
+            f"expected Gaussian or Student-t noise, or its log-density as prior=; got {law}. "
             "The flow is the same, the density of its end is not."
         )
     if ends.kappa_max < _NOISY:
