@@ -1,0 +1,1 @@
+"""Models of populations: tensors in, expected counts per bin out."""

@@ -1,0 +1,118 @@
+r"""The honest baseline: a bidirectional GRU that smooths spikes into a few factors, and no dynamics at all.
+
+$$h_t = \mathrm{BiGRU}(n)_t, \qquad f_t = A h_t, \qquad \log r_t = W f_t + b$$
+
+trained with coordinated dropout, so that it cannot copy. Whatever dynamics are worth shows against it. The forward window
+is read from the last hidden state by one map a bin.
+
+References:
+    Keshtkaran & Pandarinath, 2019, https://arxiv.org/abs/1908.07896 (coordinated dropout).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from radiata_core.errors import InputError
+from radiata_core.specs import buildable
+
+__all__ = ["GRUSmoother", "NoPosterior"]
+
+
+class NoPosterior:
+    """A posterior without latents: its KL is 0."""
+
+    def __init__(self, log_rates: Tensor) -> None:
+        self.log_rates = log_rates
+
+    def kl(self) -> Float[Tensor, "batch"]:
+        """Zero, (batch,)."""
+        return torch.zeros(len(self.log_rates), dtype=self.log_rates.dtype, device=self.log_rates.device)
+
+
+@buildable("gru-smoother")
+class GRUSmoother(nn.Module):
+    """Rates of a population from spikes of its held-in part; the interface of `LangevinFlow`, without latents.
+
+    Args:
+        neurons: All neurons; the held-in ones come first.
+        heldin: How many the encoder sees.
+        bins: Observed bins.
+        forward: Bins after them.
+        hidden: Units each way.
+        factors: Width of the read-out.
+        dropout: Of the hidden states.
+    """
+
+    def __init__(
+        self,
+        neurons: int,
+        heldin: int,
+        bins: int,
+        forward: int = 0,
+        hidden: int = 64,
+        factors: int = 16,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not 0 < heldin <= neurons or bins < 2 or forward < 0:
+            raise InputError(
+                f"expected 0 < heldin <= neurons and 2 bins or more; got {heldin} of {neurons} and {bins} + {forward} bins."
+            )
+        self.options = {
+            "neurons": neurons,
+            "heldin": heldin,
+            "bins": bins,
+            "forward": forward,
+            "hidden": hidden,
+            "factors": factors,
+            "dropout": dropout,
+        }
+        self.neurons, self.heldin, self.bins, self.forward_bins = neurons, heldin, bins, forward
+        self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(dropout)
+        self.factors = nn.Linear(2 * hidden, factors)
+        self.ahead = nn.Linear(2 * hidden, forward * factors) if forward else None
+        self.readout = nn.Linear(factors, neurons)
+
+    def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
+        """Begin at the neurons' mean counts a bin."""
+        with torch.no_grad():
+            self.readout.bias.copy_(mean.clamp_min(1e-4).log())
+
+    def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> NoPosterior:
+        """Log-rates, in the place of a posterior."""
+        if counts.shape[1:] != (self.bins, self.heldin):
+            raise InputError(
+                f"expected counts of (batch, {self.bins} observed bins, {self.heldin} held-in neurons); got "
+                f"{tuple(counts.shape)}. Cut trials as the model was trained."
+            )
+        hidden = self.dropout(self.encoder(counts)[0])
+        factors = self.factors(hidden)
+        if self.ahead is not None:
+            factors = torch.cat([factors, self.ahead(hidden[:, -1]).unflatten(1, (self.forward_bins, -1))], 1)
+        return NoPosterior(self.readout(factors).clamp(max=5.0))
+
+    def path(
+        self,
+        posterior: NoPosterior,
+        generators: Sequence[Generator] | None = None,
+        forward_generators: Sequence[Generator] | None = None,
+    ) -> NoPosterior:
+        """The same; there is nothing to draw."""
+        return posterior
+
+    def log_rates(self, path: NoPosterior) -> Float[Tensor, "batch time neuron"]:
+        """Log of expected counts a bin."""
+        return path.log_rates
+
+    def rates(
+        self,
+        counts: Float[Tensor, "batch bins heldin"],
+        passes: int = 0,
+        generators: Sequence[Generator] | None = None,
+    ) -> Float[Tensor, "batch time neuron"]:
+        """Expected counts a bin of all neurons, observed and forward bins."""
+        return self.encode(counts).log_rates.exp()

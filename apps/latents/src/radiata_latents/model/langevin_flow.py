@@ -1,0 +1,370 @@
+r"""A population whose latents oscillate: underdamped Langevin dynamics, inferred from spikes.
+
+K oscillators share a bath of temperature 1; their positions q and velocities v follow
+
+$$dq_k = v_k\,dt, \quad m_k\,dv_k = -\partial_k U(q)\,dt - \gamma_k m_k v_k\,dt + \sqrt{2\gamma_k m_k}\,dW_k, \qquad
+  U = \tfrac12\lvert q\rvert^2 + \tfrac12 \lvert L q\rvert^2 + \tfrac c4 \textstyle\sum_k q_k^4, \quad m_k = \omega_k^{-2}.$$
+
+Frequencies $\omega_k$ and damping are learned. L couples neighbours on a ring by a kernel of three, so U is bounded below
+whatever is learned, and the law at rest is $e^{-U}$ (fluctuation and dissipation balance). The quadratic part of U is solved
+exactly over a bin (`radiata_core.oscillators`), the rest kicks it (`radiata_core.langevin`).
+
+    spikes (held in) -> bidirectional GRU -> q(start), q(noise of every bin)
+    start, noise -> q_t, v_t by the dynamics -> log rates = W (q, v / omega) + b [+ attention over time]
+
+The posterior is over the noise of *every* bin, the inputs that drive the dynamics: latents carry what spikes say, and
+
+$$\log p(n) \ge E_q \log p(n \mid q, v) - \beta\,KL(q\,\|\,p),\qquad
+  KL = KL(\text{start}) + \sum_t KL(\mathcal N(\mu_t, s_t^2)\,\|\,\mathcal N(0, 1)),\quad \beta \le 1.$$
+
+The forward window is predicted by letting the dynamics run. In the released LangevinFlow (`paper_flow`) the force is linear,
+overdamped by two orders of magnitude, and the latents carry nothing; what is different here is what that cost.
+
+References:
+    Song et al., "Langevin flows for modeling neural latent dynamics", 2025, https://arxiv.org/abs/2507.11531.
+    Leimkuhler & Matthews, 2013, https://arxiv.org/abs/1203.5428 (the integrator).
+    Pandarinath et al., "Inferring single-trial neural population dynamics using sequential auto-encoders", 2018,
+        https://doi.org/10.1038/s41592-018-0109-9 (inferred inputs).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+from torch.nn import functional
+
+from radiata_core.errors import InputError
+from radiata_core.langevin import Bath, LinearStep, PhasePoint, oscillator, simulate
+from radiata_core.seeds import noise_of
+from radiata_core.specs import buildable
+
+__all__ = ["DYNAMICS", "LangevinFlow", "LatentPath", "Posterior"]
+
+DYNAMICS = ("oscillators", "first-order", "independent")
+"""Underdamped (the default), their overdamped limit, or latents that are new in every bin (ablations)."""
+LARGEST = 5.0
+"""Log of the largest rate, expected counts a bin: beyond it exp() only overflows."""
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """What the encoder says: independent normal laws.
+
+    Attributes:
+        start_mean: Of (q, v / omega) in the first bin.
+        start_log_sd: Log of its standard deviation.
+        noise_mean: Of the standard normal numbers that drive each step between observed bins.
+        noise_log_sd: Log of their standard deviation.
+    """
+
+    start_mean: Float[Tensor, "batch 2 latent"]
+    start_log_sd: Float[Tensor, "batch 2 latent"]
+    noise_mean: Float[Tensor, "batch steps draws latent"]
+    noise_log_sd: Float[Tensor, "batch steps draws latent"]
+
+    def kl(self) -> Float[Tensor, "batch"]:
+        """KL to the standard normal prior of all of them, nats a trial."""
+        return _kl(self.start_mean, self.start_log_sd) + _kl(self.noise_mean, self.noise_log_sd)
+
+    def informed(self) -> tuple[float, float]:
+        """Share of the variance of start and noise that trials explain, in [0, 1]: 0 is a collapsed posterior."""
+        return _informed(self.start_mean, self.start_log_sd), _informed(self.noise_mean, self.noise_log_sd)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentPath:
+    """Positions and velocities over omega: both have variance 1 at rest if the potential is |q|^2 / 2."""
+
+    position: Float[Tensor, "batch time latent"]
+    velocity: Float[Tensor, "batch time latent"]
+
+    @property
+    def features(self) -> Float[Tensor, "batch time features"]:
+        """Both, side by side."""
+        return torch.cat([self.position, self.velocity], 2)
+
+
+def _kl(mean: Tensor, log_sd: Tensor) -> Tensor:
+    return (0.5 * (mean.square() + torch.exp(2 * log_sd) - 1) - log_sd).flatten(1).sum(1)
+
+
+def _informed(mean: Tensor, log_sd: Tensor) -> float:
+    between = mean.var(0, unbiased=False)
+    return float((between.sum() / (between + torch.exp(2 * log_sd).mean(0)).sum()).detach())
+
+
+@buildable("langevin-flow")
+class LangevinFlow(nn.Module):
+    """Rates of a population from spikes of its held-in part.
+
+    Args:
+        neurons: All neurons; the held-in ones come first.
+        heldin: How many the encoder sees.
+        bins: Observed bins.
+        forward: Bins after them, predicted.
+        bin_s: Width of a bin, s.
+        latents: Oscillators, K.
+        hidden: Units of the encoder, each way.
+        band_hz: Least and largest frequency that can be learned.
+        dynamics: One of `DYNAMICS`.
+        coupled: Learn L and c; otherwise U is |q|^2 / 2.
+        attention: Add one layer of attention over time to the read-out (of latents, never of the encoder).
+        dropout: Of the encoder's output, in [0, 1).
+
+    Raises:
+        InputError: numbers that do not fit together, an unknown word.
+    """
+
+    def __init__(
+        self,
+        neurons: int,
+        heldin: int,
+        bins: int,
+        forward: int = 0,
+        bin_s: float = 0.02,
+        latents: int = 16,
+        hidden: int = 64,
+        band_hz: Sequence[float] = (0.3, 8.0),
+        dynamics: str = "oscillators",
+        coupled: bool = True,
+        attention: bool = False,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not 0 < heldin <= neurons or bins < 2 or forward < 0 or latents < 3 or not bin_s > 0:
+            raise InputError(
+                f"expected 0 < heldin <= neurons, 2 bins or more, 3 latents or more; got {heldin} of {neurons} "
+                f"neurons, {bins} + {forward} bins of {bin_s} s and {latents} latents."
+            )
+        if dynamics not in DYNAMICS or not 0 < band_hz[0] < band_hz[1] <= 0.5 / bin_s:
+            raise InputError(
+                f"expected dynamics {', '.join(DYNAMICS)} and 0 < band < {0.5 / bin_s:g} Hz (half the rate of bins); got "
+                f"{dynamics!r} and {tuple(band_hz)}."
+            )
+        self.options = {
+            "neurons": neurons,
+            "heldin": heldin,
+            "bins": bins,
+            "forward": forward,
+            "bin_s": bin_s,
+            "latents": latents,
+            "hidden": hidden,
+            "band_hz": list(band_hz),
+            "dynamics": dynamics,
+            "coupled": coupled,
+            "attention": attention,
+            "dropout": dropout,
+        }
+        self.neurons, self.heldin, self.bins, self.forward_bins = neurons, heldin, bins, forward
+        self.bin_s, self.latents, self.dynamics, self.coupled = bin_s, latents, dynamics, coupled
+        self.band = (math.log(band_hz[0]), math.log(band_hz[1]))
+        self.draws = 2 if dynamics != "first-order" else 1
+        self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(dropout)
+        self.start = nn.Linear(2 * hidden, 4 * latents)
+        self.noise = nn.Linear(2 * hidden, 2 * self.draws * latents)
+        for head in (self.start, self.noise):  # begin near the prior
+            nn.init.normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
+        spread = torch.linspace(0.05, 0.95, latents)
+        self.pitch = nn.Parameter(torch.log(spread / (1 - spread)))
+        self.friction = nn.Parameter(torch.full((latents,), math.log(math.expm1(0.3))))
+        self.kernel = nn.Parameter(0.05 * torch.randn(3))
+        self.stiffening = nn.Parameter(torch.tensor(-4.0))
+        self.readout = nn.Linear(2 * latents, neurons)
+        nn.init.normal_(self.readout.weight, std=0.1 / math.sqrt(latents))
+        self.attention = _Attention(2 * latents) if attention else None
+
+    @property
+    def frequency_hz(self) -> Float[Tensor, "latent"]:
+        """Undamped frequency of each oscillator."""
+        low, high = self.band
+        return torch.exp(low + (high - low) * torch.sigmoid(self.pitch))
+
+    @property
+    def damping(self) -> Float[Tensor, "latent"]:
+        """Damping ratio gamma / (2 omega): below 1 it oscillates."""
+        return functional.softplus(self.friction) + 0.01
+
+    def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
+        """Begin at the neurons' mean counts a bin: the null model of the metrics."""
+        with torch.no_grad():
+            self.readout.bias.copy_(mean.clamp_min(1e-4).log())
+
+    def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> Posterior:
+        """The posterior given spikes of held-in neurons in the observed bins.
+
+        Raises:
+            InputError: counts of another shape, or not finite.
+        """
+        if counts.shape[1:] != (self.bins, self.heldin):
+            raise InputError(
+                f"expected counts of (batch, {self.bins} observed bins, {self.heldin} held-in neurons); got "
+                f"{tuple(counts.shape)}. Cut trials as the model was trained."
+            )
+        hidden = self.dropout(self.encoder(counts)[0])
+        ends = torch.cat([hidden[:, -1, : hidden.shape[2] // 2], hidden[:, 0, hidden.shape[2] // 2 :]], 1)
+        mean, log_sd = self.start(ends).unflatten(1, (2, 2, self.latents)).unbind(1)
+        noise_mean, noise_log_sd = (
+            self.noise(hidden[:, 1:]).unflatten(2, (2, self.draws, self.latents)).unbind(2)
+        )
+        return Posterior(mean, log_sd.clamp(-6, 3), noise_mean, noise_log_sd.clamp(-6, 3))
+
+    def path(
+        self,
+        posterior: Posterior,
+        generators: Sequence[Generator] | None = None,
+        forward_generators: Sequence[Generator] | None = None,
+    ) -> LatentPath:
+        """Latents of observed and forward bins.
+
+        Args:
+            posterior: From `encode`.
+            generators: One a trial: a draw of the posterior. None: its mean.
+            forward_generators: One a trial: noise in the forward window. None: none, the dynamics run down undisturbed.
+        """
+        start, noise = posterior.start_mean, posterior.noise_mean
+        if generators is not None:
+            start = start + torch.exp(posterior.start_log_sd) * _normal(generators, start)
+            noise = noise + torch.exp(posterior.noise_log_sd) * _normal(generators, noise)
+        if self.forward_bins:
+            ahead = torch.zeros_like(noise[:, :1]).expand(-1, self.forward_bins, -1, -1)
+            if forward_generators is not None:
+                ahead = _normal(forward_generators, ahead)
+            noise = torch.cat([noise, ahead], 1)
+        return self.run(start, noise)
+
+    def run(
+        self, start: Float[Tensor, "batch 2 latent"], noise: Float[Tensor, "batch steps draws latent"]
+    ) -> LatentPath:
+        """The dynamics from a start (q, v / omega), driven by standard normal numbers; one state more than steps."""
+        if self.dynamics == "independent":
+            states = torch.cat([start[:, None], noise], 1)
+            return LatentPath(states[:, :, 0], states[:, :, 1])
+        if self.dynamics == "first-order":
+            return self._first_order(start, noise)
+        omega = 2 * math.pi * self.frequency_hz
+        found = simulate(
+            self.force if self.coupled else None,
+            PhasePoint(start[:, 0], omega * start[:, 1]),
+            self.step(),
+            noise.shape[1],
+            noise=noise.transpose(0, 1),
+        )
+        return LatentPath(found.position.transpose(0, 1), found.velocity.transpose(0, 1) / omega)
+
+    def step(self) -> LinearStep:
+        """The exact step of the quadratic part over one bin."""
+        omega = 2 * math.pi * self.frequency_hz
+        return oscillator(self.bin_s, omega, Bath(2 * self.damping * omega, 1.0, omega**-2))
+
+    def _first_order(self, start: Tensor, noise: Tensor) -> LatentPath:
+        """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity."""
+        keep = torch.exp(-2 * math.pi * self.frequency_hz * self.bin_s / (2 * self.damping))
+        gain = torch.sqrt(-torch.expm1(2 * torch.log(keep)))
+        states = [start[:, 0]]
+        for k in range(noise.shape[1]):
+            q = states[-1]
+            pushed = (1 - keep) * self.force(q) if self.coupled else 0.0
+            states.append(keep * q + pushed + gain * noise[:, k, 0])
+        position = torch.stack(states, 1)
+        return LatentPath(position, torch.zeros_like(position))
+
+    def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """-L^T L q - c q^3, the gradient of what U has beyond |q|^2 / 2."""
+        around = self._circled(q, self.kernel)
+        return -self._circled(around, self.kernel.flip(0)) - functional.softplus(self.stiffening) * q**3
+
+    def energy(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch"]:
+        """U(q) in units of the temperature, >= 0."""
+        quadratic = 0.5 * q.square().sum(1)
+        if not self.coupled:
+            return quadratic
+        coupled = 0.5 * self._circled(q, self.kernel).square().sum(1)
+        return quadratic + coupled + 0.25 * functional.softplus(self.stiffening) * (q**4).sum(1)
+
+    @staticmethod
+    def _circled(q: Tensor, kernel: Tensor) -> Tensor:
+        """Correlation with a kernel of three on a ring."""
+        return kernel[0] * q.roll(1, 1) + kernel[1] * q + kernel[2] * q.roll(-1, 1)
+
+    def log_rates(self, path: LatentPath) -> Float[Tensor, "batch time neuron"]:
+        """Log of expected counts a bin."""
+        features = path.features
+        if self.attention is not None:
+            features = features + self.attention(features)
+        return self.readout(features).clamp(max=LARGEST)
+
+    def forward(self, counts: Float[Tensor, "batch bins heldin"]) -> Float[Tensor, "batch time neuron"]:
+        """Log-rates of the posterior mean's path."""
+        return self.log_rates(self.path(self.encode(counts)))
+
+    def rates(
+        self,
+        counts: Float[Tensor, "batch bins heldin"],
+        passes: int = 0,
+        generators: Sequence[Generator] | None = None,
+    ) -> Float[Tensor, "batch time neuron"]:
+        """Expected counts a bin of all neurons, observed and forward bins.
+
+        Args:
+            counts: Spikes of held-in neurons.
+            passes: Draws of the posterior, averaged as rates; 0: one pass along its mean.
+            generators: One a trial, for draws.
+
+        Raises:
+            InputError: draws without generators.
+        """
+        posterior = self.encode(counts)
+        if passes == 0:
+            return self.log_rates(self.path(posterior)).exp()
+        if len(generators or ()) != len(counts):
+            raise InputError(
+                f"expected one generator a trial, {len(counts)}; got {len(generators or ())}. Use generators_of(seeds)."
+            )
+        drawn = [self.log_rates(self.path(posterior, generators, generators)).exp() for _ in range(passes)]
+        return torch.stack(drawn).mean(0)
+
+    def sample(self, generators: Sequence[Generator], bins: int | None = None) -> LatentPath:
+        """Paths of the prior: a start at rest (of |q|^2 / 2) and noise, one a generator.
+
+        Args:
+            generators: One a trial.
+            bins: How long; by default observed and forward bins.
+        """
+        count = self.bins + self.forward_bins if bins is None else bins
+        like = self.readout.weight
+        start = noise_of(generators, (2, self.latents), like.dtype, like.device)
+        noise = noise_of(generators, (count - 1, self.draws, self.latents), like.dtype, like.device)
+        return self.run(start, noise)
+
+
+def _normal(generators: Sequence[Generator], like: Tensor) -> Tensor:
+    return noise_of(generators, like.shape[1:], like.dtype, like.device)
+
+
+class _Attention(nn.Module):
+    """One layer of attention over time, with learned decay by distance; begins at zero."""
+
+    def __init__(self, features: int, width: int = 64, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(features)
+        self.mix = nn.Linear(features, 3 * width)
+        self.out = nn.Linear(width, features)
+        self.decay = nn.Parameter(torch.linspace(-3.0, -1.0, heads))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.mix(self.norm(x)).chunk(3, 2)
+        )
+        bins = torch.arange(x.shape[1], device=x.device)
+        apart = (bins[:, None] - bins).abs().to(x.dtype)
+        bias = -torch.exp(self.decay)[:, None, None] * apart
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return self.out(mixed.transpose(1, 2).flatten(2))

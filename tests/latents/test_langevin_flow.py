@@ -1,0 +1,189 @@
+"""The latent flow: its dynamics in closed form, its law at rest, its posterior, and rows that are their own."""
+
+import math
+
+import pytest
+import torch
+
+from radiata_core.checkpoint import load_model, save_model
+from radiata_core.errors import InputError
+from radiata_core.langevin import Bath, autocovariance
+from radiata_core.seeds import generators_of
+from radiata_latents.model.langevin_flow import DYNAMICS, LangevinFlow, Posterior
+
+SIZES = {"neurons": 7, "heldin": 5, "bins": 12, "forward": 4, "latents": 5, "hidden": 8}
+
+
+def made(**options) -> LangevinFlow:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return LangevinFlow(**(SIZES | options)).eval()
+
+
+def counts_of(rows: int = 3) -> torch.Tensor:
+    return torch.poisson(torch.full((rows, 12, 5), 0.7), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_the_prior_is_at_rest_with_the_oscillators_autocovariance() -> None:
+    """Without coupling: variance 1 of q and v / omega in every bin, lagged covariance in closed form; 6000 trials, all
+    z-scores within 4.5 (130 of them: one seed in 1100 fails)."""
+    n, bins = 6000, 9
+    model = made(coupled=False)
+    path = model.sample(generators_of(range(n)), bins)
+    for state in (path.position, path.velocity):
+        z = (state.square().mean(0) - 1) * math.sqrt(n / 2)
+        assert float(z.abs().max()) < 4.5
+    omega = 2 * math.pi * model.frequency_hz.double()
+    bath = Bath(2 * model.damping.double() * omega, 1.0, omega**-2)
+    for lag in range(1, bins):
+        exact = autocovariance(lag * model.bin_s, omega, bath)
+        found = (path.position[:, 0] * path.position[:, lag]).double().mean(0)
+        z = (found - exact) / ((1 + exact.square()) / n).sqrt()
+        assert float(z.abs().max()) < 4.5
+
+
+@torch.no_grad()
+def test_without_noise_an_uncoupled_oscillator_swings_as_it_should() -> None:
+    """q(t) = exp(-zeta omega t) (cos nu t + zeta / sqrt(1 - zeta^2) sin nu t) from (1, 0): 1e-5."""
+    model = made(coupled=False)
+    start = torch.tensor([1.0, 0.0])[None, :, None].expand(1, 2, 5)
+    path = model.run(start, torch.zeros(1, 30, 2, 5))
+    t = model.bin_s * torch.arange(31, dtype=torch.float64)[:, None]
+    omega, zeta = 2 * math.pi * model.frequency_hz.double(), model.damping.double()
+    nu = omega * (1 - zeta**2).sqrt()
+    exact = torch.exp(-zeta * omega * t) * (
+        torch.cos(nu * t) + zeta / (1 - zeta**2).sqrt() * torch.sin(nu * t)
+    )
+    torch.testing.assert_close(path.position[0].double(), exact, rtol=0, atol=1e-5)
+
+
+def test_the_force_is_the_gradient_of_an_energy_that_is_bounded_below() -> None:
+    model = made().double()
+    with torch.no_grad():
+        model.kernel.copy_(torch.tensor([0.7, -1.3, 0.4]))
+        model.stiffening.fill_(0.5)
+    q = 3 * torch.randn(
+        50, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    ).requires_grad_(True)
+    energy = model.energy(q)
+    (slope,) = torch.autograd.grad(energy.sum(), q)
+    torch.testing.assert_close(model.force(q), q - slope)
+    assert bool((energy >= 0.5 * q.square().sum(1)).all())
+
+
+@torch.no_grad()
+def test_at_rest_the_law_is_that_of_the_energy() -> None:
+    """Virial theorem, E[q_k dU/dq_k] = 1 for every k, after 300 bins of strong coupling: 4000 trials, 4.5 standard errors
+    plus 1 % for the step."""
+    model = made(bin_s=0.005).double()
+    model.pitch.add_(3.0)  # all of them above 2 Hz, so that 1.5 s is long
+    model.kernel.copy_(torch.tensor([0.5, 0.8, -0.3]))
+    model.stiffening.fill_(0.0)
+    q = model.sample(generators_of(range(4000)), 300).position[:, -1]
+    with torch.enable_grad():
+        q.requires_grad_(True)
+        (slope,) = torch.autograd.grad(model.energy(q).sum(), q)
+    work = (q * slope).detach()
+    error = work.std(0) / math.sqrt(len(q))
+    assert bool(((work.mean(0) - 1).abs() < 4.5 * error + 0.01).all())
+    assert float(q.detach().var(0).mean()) < 0.8  # and not that of |q|^2 / 2
+
+
+def test_kl_is_that_of_torch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean, log_sd = torch.randn(2, 3, 2, 5, generator=generator).unbind(0)
+    noise, noise_sd = torch.randn(2, 3, 11, 2, 5, generator=generator).unbind(0)
+    normal = torch.distributions.Normal
+    expected = sum(
+        torch.distributions.kl_divergence(normal(m, s.exp()), normal(0.0, 1.0)).flatten(1).sum(1)
+        for m, s in ((mean, log_sd), (noise, noise_sd))
+    )
+    torch.testing.assert_close(Posterior(mean, log_sd, noise, noise_sd).kl(), expected)
+
+
+def test_informed_is_a_share_of_variance() -> None:
+    mean = torch.tensor([-2.0, 2.0])[:, None, None].expand(2, 2, 3)
+    noise = torch.zeros(2, 4, 2, 3)
+    start, later = Posterior(mean, torch.zeros(2, 2, 3), noise, noise).informed()
+    assert start == pytest.approx(4 / 5)
+    assert later == 0
+
+
+@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize("attention", [False, True])
+@torch.no_grad()
+def test_a_row_is_the_same_alone(dynamics: str, attention: bool) -> None:
+    model = made(dynamics=dynamics, attention=attention)
+    if attention:
+        model.attention.out.weight.normal_(generator=torch.Generator().manual_seed(0))
+    counts = counts_of()
+    posterior = model.encode(counts)
+    whole = model.log_rates(model.path(posterior, generators_of([4, 5, 6]), generators_of([4, 5, 6], 1)))
+    alone = model.log_rates(model.path(model.encode(counts[1:2]), generators_of([5]), generators_of([5], 1)))
+    assert whole.shape == (3, 16, 7)
+    torch.testing.assert_close(whole[1:2], alone, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_forward_bins_do_not_need_to_be_seen_and_everything_before_does() -> None:
+    """The encoder reads the whole observed window (both ways): the last bin changes the first rate; held-out and forward
+    bins are no input at all."""
+    model, counts = made(), counts_of(1)
+    other = counts.clone()
+    other[0, -1, 2] += 5
+    assert float((model(counts) - model(other))[0, 0].abs().max()) > 0
+    with pytest.raises(InputError, match="12 observed bins, 5 held-in"):
+        model.encode(torch.zeros(1, 16, 7))
+
+
+@torch.no_grad()
+def test_draws_average_to_rates_and_mean_counts_are_the_null_model() -> None:
+    model, counts = made(), counts_of(2)
+    model.readout.weight.zero_()
+    model.set_mean_counts(torch.linspace(0.1, 0.7, 7))
+    expected = torch.linspace(0.1, 0.7, 7).expand(2, 16, 7)
+    torch.testing.assert_close(model.rates(counts), expected)
+    torch.testing.assert_close(model.rates(counts, 3, generators_of([0, 1])), expected)
+    with pytest.raises(InputError, match="one generator a trial, 2; got 1"):
+        model.rates(counts, 2, generators_of([0]))
+
+
+def test_first_order_latents_have_unit_variance_and_no_velocity() -> None:
+    model = made(dynamics="first-order", coupled=False)
+    with torch.no_grad():
+        path = model.sample(generators_of(range(5000)), 6)
+    z = (path.position.square().mean(0) - 1) * math.sqrt(5000 / 2)
+    assert float(z.abs().max()) < 4.5
+    assert not path.velocity.any()
+
+
+def test_gradients_reach_frequency_damping_and_coupling() -> None:
+    model = made()
+    model(counts_of()).square().sum().backward()
+    for name in ("pitch", "friction", "kernel", "stiffening"):
+        gradient = getattr(model, name).grad
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().max() > 0, name
+
+
+def test_it_comes_back_from_its_files(tmp_path) -> None:
+    model = made(attention=True)
+    save_model(tmp_path / "model.safetensors", model, metadata={})
+    back = load_model(tmp_path / "model.safetensors").denoiser
+    torch.testing.assert_close(back(counts_of()), model(counts_of()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"heldin": 8}, "heldin <= neurons"),
+        ({"latents": 2}, "3 latents"),
+        ({"dynamics": "chaos"}, "got 'chaos'"),
+        ({"band_hz": (1.0, 40.0)}, "< 25 Hz"),
+        ({"bins": 1}, "2 bins"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        LangevinFlow(**(SIZES | options))
