@@ -100,7 +100,7 @@ class EmpiricalPoissonDenoiser:
     data: Float[Tensor, "samples *event"]
     path: Path
     kernel: Kernel
-    shares: Float[Tensor, "samples"] | None = None
+    shares: Tensor | None = None
 
     def __post_init__(self) -> None:
         shares = torch.ones(len(self.data)) if self.shares is None else self.shares
@@ -279,9 +279,11 @@ class RadiusLaw:
         p, n = probability.double(), self.elements / 2
         if math.isinf(self.dof):
             return self.sigma * (2 * _by_scipy(lambda q: gammaincinv(n, q), p)).sqrt()
-        # One minus b, from the other tail: b itself is 1 to rounding where the radius is large.
+        # b from its own tail, one minus b from the other: each is 1 to rounding in the other's.
+        near = _by_scipy(lambda q: betaincinv(n, self.dof / 2, q), p)
         rest = _by_scipy(lambda q: betaincinv(self.dof / 2, n, q), 1 - p)
-        return self.sigma * (self.dof * (1 - rest) / rest).sqrt()
+        odds = torch.where(p < 0.5, near / (1 - near), (1 - rest) / rest)
+        return self.sigma * (self.dof * odds).sqrt()
 
 
 def stabilised(pair: Pair, t: Row, path: Path, kernel: Kernel) -> Pair:
