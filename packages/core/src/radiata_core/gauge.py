@@ -187,7 +187,7 @@ class GaugeResidual:
     def ratio(self) -> float:
         """E|div r + r . score| / sqrt(E|r|^2 E|score|^2): 0 for a gauge field, about sqrt(2 / elements) for r = c score."""
         scale = (self.size.double().mean() * self.reference.double().mean()).sqrt()
-        return float(self.rows.double().abs().mean() / scale)
+        return float(self.rows.double().abs().mean() / scale) if scale else 0.0
 
     @property
     def share(self) -> float:
