@@ -168,6 +168,7 @@ def test_bad_degrees_of_freedom_and_priors_are_refused() -> None:
 def test_student_kernels_survive_json() -> None:
     assert rebuild(json.loads(json.dumps(describe(StudentTKernel(128.0))))) == StudentTKernel(128.0)
     assert rebuild(describe(StudentTKernel(math.inf))) == StudentTKernel(math.inf)
+    assert describe(StudentTKernel(128)) == describe(StudentTKernel(128.0))
 
 
 # Who needs Gaussian noise -------------------------------------------------------------------------------------------

@@ -123,13 +123,14 @@ class StudentTKernel:
         Xu et al., 2023, https://arxiv.org/abs/2302.04265, section 3.
     """
 
-    dof: float
+    dof: float | int
 
     def __post_init__(self) -> None:
         if not self.dof > 0:
             raise InputError(
                 f"expected degrees of freedom D > 0; got {self.dof}. PFGM++ uses 128 or 2048, math.inf is Gaussian."
             )
+        object.__setattr__(self, "dof", float(self.dof))
 
     def sample(
         self,

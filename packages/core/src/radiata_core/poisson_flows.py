@@ -72,7 +72,7 @@ _TINY = 1e-60  # square that stands for zero, as in `analytic`
 _CHUNK = 2**22  # numbers of the data set that are widened to float64 at a time
 
 
-def radius_of_sigma(sigma: Tensor, dof: float) -> Tensor:
+def radius_of_sigma(sigma: Tensor, dof: float | int) -> Tensor:
     """r = sigma sqrt(D): the distance from the plane of the data at which the kernel has the scale sigma, like sigma."""
     return sigma * math.sqrt(dof)
 
@@ -198,7 +198,7 @@ class ElectricField:
 
 
 def electric_field(
-    x: Batch, r: Row, charges: Float[Tensor, "charges *event"], dof: float, shares: Tensor | None = None
+    x: Batch, r: Row, charges: Float[Tensor, "charges *event"], dof: float | int, shares: Tensor | None = None
 ) -> ElectricField:
     """Equation (1), charge by charge and without any posterior: the field at distance r from the plane of the data.
 
@@ -253,8 +253,8 @@ class RadiusLaw:
     """
 
     elements: int
-    dof: float
-    sigma: float = 1.0
+    dof: float | int
+    sigma: float | int = 1.0
 
     def __post_init__(self) -> None:
         if not (self.elements >= 1 and self.dof > 0 and 0 < self.sigma < math.inf):
