@@ -1,0 +1,238 @@
+r"""Gaussian-process factor analysis: smooth latents, linear read-out, everything exact.
+
+$$x_i \sim \mathcal{GP}\big(0,\ (1 - \epsilon)\,e^{-(t-s)^2 / 2\tau_i^2} + \epsilon\,\delta_{ts}\big), \qquad
+  y_t = C x_t + d + \mathcal N(0, R),\quad R \text{ diagonal}$$
+
+y are square roots of counts, whose variance depends little on the rate. Latents of a trial are jointly normal with
+
+$$\Sigma = \big(K^{-1} + C^\top R^{-1} C \otimes I_T\big)^{-1}, \qquad \mu = \Sigma\,(C^\top R^{-1} \otimes I_T)(y - d),$$
+
+K block-diagonal over latents, so one matrix of (latent · time)² serves all trials of a length. Expectation-maximisation
+(`fit_gpfa`): C, d and R in closed form, each time constant by a line search over the expected log-density, and kept
+only if better; the likelihood never falls. Start: factor analysis of the bins. Rates come from a Poisson regression on
+the latents' means (`fit_gpfa_rates`), since the square root has no unit.
+
+References:
+    Yu et al., "Gaussian-process factor analysis for low-dimensional single-trial analysis of neural population activity",
+        2009, https://doi.org/10.1152/jn.90941.2008, eqs. 1-4, A1-A9.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import block_diag, cho_factor, cho_solve
+from scipy.optimize import minimize_scalar
+from sklearn.decomposition import FactorAnalysis
+
+from radiata_core.errors import InputError
+from radiata_latents.model.poisson_glm import PoissonReadout, fit_poisson_readout
+
+__all__ = ["Gpfa", "GpfaRates", "fit_gpfa", "fit_gpfa_rates"]
+
+JITTER = 1e-3
+"""epsilon: the share of a latent's variance that is independent a bin; keeps K well conditioned."""
+LEAST_NOISE = 1e-2
+"""Smallest private variance, as a share of a neuron's variance; a neuron explained wholly would pin a latent to itself."""
+
+
+@dataclass(frozen=True)
+class Gpfa:
+    """Parameters.
+
+    Attributes:
+        loadings: C (neuron, latent).
+        offset: d (neuron,).
+        noise: Diagonal of R (neuron,), > 0.
+        timescales: tau (latent,), bins.
+        history: Log-likelihood of the training data before each iteration and after the last, nats.
+    """
+
+    loadings: np.ndarray
+    offset: np.ndarray
+    noise: np.ndarray
+    timescales: np.ndarray
+    history: tuple[float, ...] = ()
+
+    def latents(self, observations: np.ndarray) -> np.ndarray:
+        """Posterior means mu (trial, time, latent) of observations y (trial, time, neuron)."""
+        return self._posterior(observations)[0]
+
+    def log_likelihood(self, observations: np.ndarray) -> float:
+        """log p(y) of all trials, nats."""
+        return self._posterior(observations)[2]
+
+    def _posterior(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """Means (trial, time, latent), the covariance (latent · time)² of every trial, and the log-likelihood."""
+        centred = self._centred(observations)
+        trials, bins, size = centred.shape
+        weighted = self.loadings / self.noise[:, None]
+        kernels = [_kernel(tau, bins) for tau in self.timescales]
+        factors = [cho_factor(kernel, lower=True) for kernel in kernels]
+        prior = block_diag(*(cho_solve(factor, np.eye(bins)) for factor in factors))
+        precision = cho_factor(prior + np.kron(self.loadings.T @ weighted, np.eye(bins)), lower=True)
+        covariance = cho_solve(precision, np.eye(len(prior)))
+        drive = np.swapaxes(centred @ weighted, 1, 2).reshape(trials, -1)
+        means = drive @ covariance
+        logdet = 2 * sum(np.log(np.diag(f[0])).sum() for f in [*factors, precision])
+        constant = trials * (bins * (size * np.log(2 * np.pi) + np.log(self.noise).sum()) + logdet)
+        quadratic = (centred**2 / self.noise).sum() - (drive * means).sum()
+        latents = np.swapaxes(means.reshape(trials, -1, bins), 1, 2)
+        return latents, covariance, float(-0.5 * (constant + quadratic))
+
+    def _centred(self, observations: np.ndarray) -> np.ndarray:
+        observations = np.asarray(observations, float)
+        if observations.ndim != 3 or observations.shape[2] != len(self.offset):
+            raise InputError(
+                f"expected observations of (trial, time, {len(self.offset)}); got {observations.shape}. Use the neurons "
+                "that it was fitted on."
+            )
+        return observations - self.offset
+
+
+def _kernel(timescale: float, bins: int) -> np.ndarray:
+    lags = np.subtract.outer(np.arange(bins), np.arange(bins)) / timescale
+    return (1 - JITTER) * np.exp(-0.5 * lags**2) + JITTER * np.eye(bins)
+
+
+def fit_gpfa(
+    observations: np.ndarray,
+    latents: int,
+    *,
+    iterations: int = 50,
+    tolerance: float = 1e-6,
+    timescale: float = 5.0,
+) -> Gpfa:
+    """Maximum likelihood by expectation-maximisation.
+
+    Args:
+        observations: y (trial, time, neuron), finite; trials of one length.
+        latents: How many, from 1 to fewer than there are neurons.
+        iterations: At most so many, >= 1.
+        tolerance: It ends when the log-likelihood rises by a smaller share.
+        timescale: All time constants at the start, bins, > 0.
+
+    Raises:
+        InputError: too many latents, something not finite, or a neuron that never changes.
+
+    References:
+        Yu et al., 2009, eqs. A1-A9.
+    """
+    observations = np.asarray(observations, float)
+    if observations.ndim != 3 or not np.isfinite(observations).all():
+        raise InputError(
+            f"expected finite observations (trial, time, neuron); got {observations.shape}, or NaN."
+        )
+    if not 1 <= latents < observations.shape[2] or iterations < 1 or not timescale > 0:
+        raise InputError(
+            f"expected 1 to {observations.shape[2] - 1} latents, an iteration and a time constant > 0; got {latents}, "
+            f"{iterations} and {timescale}. Lower --latents."
+        )
+    model = _start(observations, latents, timescale)
+    floor = LEAST_NOISE * observations.reshape(-1, observations.shape[2]).var(0)
+    history: list[float] = []
+    for _ in range(iterations):
+        means, covariance, log_likelihood = model._posterior(observations)
+        if history and log_likelihood - history[-1] < tolerance * abs(history[-1]):
+            break
+        history.append(log_likelihood)
+        model = _maximised(model, observations, means, covariance, floor)
+    return replace(model, history=(*history, model.log_likelihood(observations)))
+
+
+def _start(observations: np.ndarray, latents: int, timescale: float) -> Gpfa:
+    rows = observations.reshape(-1, observations.shape[2])
+    spread = rows.std(0)
+    if not (spread > 0).all():
+        raise InputError(
+            f"expected neurons that vary; number {int(np.argmin(spread))} never does. Leave it out."
+        )
+    fitted = FactorAnalysis(latents, svd_method="lapack").fit(rows / spread)
+    noise = np.maximum(fitted.noise_variance_, LEAST_NOISE) * spread**2
+    return Gpfa(
+        fitted.components_.T * spread[:, None], rows.mean(0), noise, np.full(latents, float(timescale))
+    )
+
+
+def _maximised(
+    model: Gpfa, observations: np.ndarray, means: np.ndarray, covariance: np.ndarray, floor: np.ndarray
+) -> Gpfa:
+    """One maximisation step: C and d by regression on the latents' moments, R by residuals, each tau by search."""
+    trials, bins, count = means.shape
+    blocks = covariance.reshape(count, bins, count, bins)
+    rows, target = means.reshape(-1, count), observations.reshape(trials * bins, -1)
+    rows = np.concatenate([rows, np.ones((len(rows), 1))], 1)
+    second = rows.T @ rows
+    second[:count, :count] += trials * np.einsum("itjt->ij", blocks)
+    cross = target.T @ rows
+    solved = np.linalg.solve(second, cross.T).T
+    noise = ((target**2).sum(0) - (solved * cross).sum(1)) / len(rows)
+    scales = []
+    for i, tau in enumerate(model.timescales):
+        moments = means[..., i].T @ means[..., i] + trials * blocks[i, :, i]
+        scales.append(_timescale(tau, moments, trials))
+    return Gpfa(solved[:, :count], solved[:, count], np.maximum(noise, floor), np.array(scales))
+
+
+def _timescale(now: float, moments: np.ndarray, trials: int) -> float:
+    """The tau that maximises the expected log-density of a latent; `now` where the search finds none better."""
+    bins = len(moments)
+
+    def cost(log_tau: float) -> float:
+        factor = cho_factor(_kernel(np.exp(log_tau), bins), lower=True)
+        logdet = 2 * np.log(np.diag(factor[0])).sum()
+        return float(trials * logdet + np.trace(cho_solve(factor, moments)))
+
+    bounds = (max(np.log(now) - 1.0, np.log(0.2)), min(np.log(now) + 1.0, np.log(4.0 * bins)))
+    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(found.x)) if found.fun < cost(np.log(now)) else now
+
+
+@dataclass(frozen=True)
+class GpfaRates:
+    """GPFA of held-in neurons and a Poisson regression from its latents to all.
+
+    Attributes:
+        gpfa: Of square roots of held-in counts.
+        readout: To held-in, then held-out neurons.
+    """
+
+    gpfa: Gpfa
+    readout: PoissonReadout
+
+    def latents(self, heldin: np.ndarray) -> np.ndarray:
+        """(trial, time, latent) posterior means of held-in counts."""
+        return self.gpfa.latents(np.sqrt(np.asarray(heldin, float)))
+
+    def rates(self, heldin: np.ndarray) -> np.ndarray:
+        """Expected counts a bin of held-in, then held-out neurons, (trial, time, neuron)."""
+        return self.readout.rates(self.latents(heldin))
+
+
+def fit_gpfa_rates(
+    heldin: np.ndarray,
+    heldout: np.ndarray | None = None,
+    *,
+    latents: int = 8,
+    iterations: int = 50,
+    timescale: float = 5.0,
+    penalty: float = 1e-4,
+) -> GpfaRates:
+    """The baseline of the tables.
+
+    Args:
+        heldin: (trial, time, neuron) counts of training trials; bins that were not observed have to be cut first.
+        heldout: Those of held-out neurons, if there are any.
+        latents: How many.
+        iterations: Of expectation-maximisation, at most.
+        timescale: At the start, bins.
+        penalty: Of the regression.
+
+    Raises:
+        InputError: as `fit_gpfa`, or negative counts.
+    """
+    heldin = np.asarray(heldin, float)
+    if (heldin < 0).any():
+        raise InputError(f"expected counts >= 0; got {heldin.min():g}. Give spikes a bin.")
+    model = fit_gpfa(np.sqrt(heldin), latents, iterations=iterations, timescale=timescale)
+    everything = heldin if heldout is None else np.concatenate([heldin, heldout], -1)
+    return GpfaRates(model, fit_poisson_readout(model.latents(np.sqrt(heldin)), everything, penalty))
