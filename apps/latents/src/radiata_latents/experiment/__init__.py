@@ -1,0 +1,1 @@
+"""What joins models and data: training, scoring, tables."""
