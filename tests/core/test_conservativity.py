@@ -20,8 +20,6 @@ from radiata_core.jacobians import inner, jacobian, score_field
 from radiata_core.paths import LinearPath
 from radiata_core.seeds import generator_of, generators_of, noise_of
 
-# torch warns about itself when torch.func.jvp is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 F64 = torch.float64
 TIME = torch.tensor(0.4, dtype=F64)

@@ -19,8 +19,6 @@ from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.seeds import generators_of, noise_of
 from radiata_core.straightness import curvature, straightness
 
-# torch warns about itself when torch.func.jvp is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 F64 = torch.float64
 PATHS = [LinearPath(), TrigonometricPath(), VPPath(), VEPath()]

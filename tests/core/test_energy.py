@@ -20,8 +20,6 @@ from radiata_core.specs import buildable, describe, rebuild
 from radiata_core.tables import dpmpp_2m
 from radiata_core.times import LogNormalSNR, LogSNRGrid
 
-# torch warns about itself when torch.func.jvp is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 F64 = torch.float64
 HALF = torch.tensor(0.5, dtype=F64)

@@ -27,8 +27,6 @@ from radiata_core.jacobians import (
 from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.seeds import generator_of, generators_of, noise_of
 
-# torch warns about itself when torch.func.jvp is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 F64 = torch.float64
 HALF = torch.tensor(0.5, dtype=F64)

@@ -19,6 +19,7 @@ References:
     Grathwohl et al., "FFJORD", 2018, https://arxiv.org/abs/1810.01367, eq. 7.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -88,7 +89,9 @@ def score_field(denoiser: Denoiser, t: Time, **conditions: Any) -> Field:
 
 def jvp(field: Field, x: Batch, tangent: Batch) -> Batch:
     """J v, row by row: forward mode, or the derivative of a reverse product where a layer has no forward mode."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch's own words when it first loads its forward mode, which is no news to a caller.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", DeprecationWarning)
         try:
             with torch.no_grad():
                 return torch.func.jvp(field, (x.detach(),), (tangent,))[1]
