@@ -20,7 +20,6 @@ from radiata_core.jacobians import inner, jacobian, score_field
 from radiata_core.paths import LinearPath
 from radiata_core.seeds import generator_of, generators_of, noise_of
 
-
 F64 = torch.float64
 TIME = torch.tensor(0.4, dtype=F64)
 

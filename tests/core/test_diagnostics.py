@@ -19,7 +19,6 @@ from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.seeds import generators_of, noise_of
 from radiata_core.straightness import curvature, straightness
 
-
 F64 = torch.float64
 PATHS = [LinearPath(), TrigonometricPath(), VPPath(), VEPath()]
 VARIANCE = 2.0

@@ -20,7 +20,6 @@ from radiata_core.specs import buildable, describe, rebuild
 from radiata_core.tables import dpmpp_2m
 from radiata_core.times import LogNormalSNR, LogSNRGrid
 
-
 F64 = torch.float64
 HALF = torch.tensor(0.5, dtype=F64)
 PATHS = [LinearPath(), TrigonometricPath(), VPPath(), VEPath()]

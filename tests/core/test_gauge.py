@@ -19,14 +19,13 @@ from radiata_core.gauge import (
     quarter_turn,
 )
 from radiata_core.jacobians import hutchinson, inner, jacobian, score_field
+from radiata_core.likelihood import log_likelihood
 from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.seeds import generator_of, generators_of, noise_of
 from radiata_core.solvers import integrate
+from radiata_core.straight_coordinates import FixedSteps
 from radiata_core.tables import dpmpp_2m, sde_dpmpp_2m
 from radiata_core.times import LogSNRGrid
-
-# torch warns about itself when torch.func.jvp is first used.
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 F64 = torch.float64
 TIME = torch.tensor(0.4, dtype=F64)
@@ -227,6 +226,25 @@ def test_a_field_of_half_that_size_that_is_no_gauge_is_noticed():
     assert p_value(samples, draws(law, 4000)) < 1e-9
     x = noisy(law, TIME, 50)
     assert gauge_residual(score_field(wrong, TIME), score_field(law, TIME), x).ratio > 0.1
+
+
+def test_density_of_the_flow_is_exact_though_the_field_has_curl():
+    """The flow of a gauged score ends elsewhere and still carries log p: the likelihood of data plus a little noise."""
+    law = mixture(4)
+    x0, gauged = draws(law, 4), GaugedDenoiser(law, GaugeField(law, 1.0, skew(4)))
+    t_min = float(law.path.time_of_log_snr(torch.tensor(math.log(10.0), dtype=F64)))
+    plain, turned = (log_likelihood(d, x0, solver=FixedSteps(40), t_min=t_min) for d in (law, gauged))
+    c = law.path.coefficients(torch.tensor(t_min, dtype=F64))
+    noise = [
+        Dense(part.matrix + float(c.sigma / c.alpha) ** 2 * torch.eye(4, dtype=F64))
+        for part in law.covariances
+    ]
+    smooth = MixtureDenoiser(law.weights, law.means, noise, law.path).log_density(
+        x0, torch.zeros((), dtype=F64)
+    )
+    assert torch.allclose(plain.log_likelihood, smooth, atol=1e-3)
+    assert torch.allclose(turned.log_likelihood, smooth, atol=1e-2)
+    assert (plain.latent - turned.latent).norm(dim=1).min() > 0.1
 
 
 def test_conditions_reach_the_denoiser():

@@ -27,7 +27,6 @@ from radiata_core.jacobians import (
 from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.seeds import generator_of, generators_of, noise_of
 
-
 F64 = torch.float64
 HALF = torch.tensor(0.5, dtype=F64)
 
