@@ -17,6 +17,7 @@ from radiata_core.conversion import OnPath
 from radiata_core.covariances import fit_low_rank
 from radiata_core.denoisers import EDMDenoiser, Guided, NetworkDenoiser
 from radiata_core.errors import InputError
+from radiata_core.flowmap_objectives import ConsistencyTrajectory, draw_trajectory
 from radiata_core.jacobians import score_field
 from radiata_core.kernels import GaussianKernel, StudentTKernel, kernel_of, prior
 from radiata_core.nets.unet import UNet
@@ -265,3 +266,20 @@ def test_training_on_other_noise_than_the_denoiser_names_is_refused() -> None:
     objective = Regression(LinearPath(), UniformTime())
     with pytest.raises(InputError, match="expected noise of the denoiser's kernel"):
         objective(denoiser, x0, generators_of([0, 1]))
+
+
+def test_a_student_of_a_heavy_tailed_teacher_is_taught_on_its_noise() -> None:
+    """The states that are jumped from are the data plus sigma times the teacher's noise, drawn after the node."""
+
+    class Student(Answer):
+        def jump(self, x: Tensor, t: Tensor, s: Tensor, **conditions: Tensor) -> Tensor:
+            seen.append((x, t))
+            return x
+
+    teacher, seen = Answer(StudentTKernel(2.0)), []
+    x0, again = torch.zeros(3, 4), generators_of([1, 2, 3])
+    objective = ConsistencyTrajectory(teacher, LinearGrid(), steps=4, depth=2)
+    objective.jumps(Student(None), x0, generators_of([1, 2, 3]))
+    draw_trajectory(4, objective.depth, again, objective.from_noise, objective.to_data)
+    x, t = seen[0]
+    torch.testing.assert_close(x, (t[:, None] * StudentTKernel(2.0).noise(x0, again)).to(x))

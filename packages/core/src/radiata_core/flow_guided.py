@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmaps import euler_jump
-from radiata_core.kernels import GaussianKernel
+from radiata_core.kernels import kernel_of
 from radiata_core.objectives import Loss, LossFunction, SquaredError
 from radiata_core.paths import Path
 from radiata_core.types import Batch
@@ -112,7 +112,7 @@ class FlowGuidedDistillation:
         t = self._times(generators).to(x0.device)
         per_sample = self.loss(denoiser(sigma * noise.to(x0), one, **conditions), x0)
         if self.weight > 0:
-            x = sigma * GaussianKernel().noise(x0, generators)
+            x = sigma * kernel_of(self.flow).noise(x0, generators)
             found = denoiser(x, one, **conditions)
             wanted = self._guided(found.detach(), x, one, t, conditions)
             per_sample = per_sample + self.weight * self.loss(found, wanted)

@@ -34,7 +34,7 @@ from torch import Generator, Tensor
 from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmaps import FlowMap, trapezoid_step
-from radiata_core.kernels import GaussianKernel
+from radiata_core.kernels import kernel_of
 from radiata_core.objectives import Loss, LossFunction, Regression, SquaredError
 from radiata_core.paths import Path, add_noise
 from radiata_core.types import Batch, Times
@@ -288,7 +288,7 @@ class ConsistencyTrajectory:
         times = self.grid(self.steps, self.path).double().cpu()
         draw = draw_trajectory(self.steps, self.depth, generators, self.from_noise, self.to_data)
         t, u, s = (times[nodes].to(x0.device) for nodes in (draw.start, draw.middle, draw.end))
-        x = add_noise(self.path, x0, GaussianKernel().noise(x0, generators), t)
+        x = add_noise(self.path, x0, kernel_of(self.teacher).noise(x0, generators), t)
         found = denoiser.jump(x, t, s, **conditions)
         stopped = denoiser if self.target is None else self.target
         with torch.no_grad():

@@ -27,7 +27,7 @@ from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmap_objectives import solve_between
 from radiata_core.flowmaps import FlowMap, trapezoid_step
-from radiata_core.kernels import GaussianKernel
+from radiata_core.kernels import kernel_of
 from radiata_core.objectives import Loss, LossFunction, Regression, SquaredError
 from radiata_core.paths import Path, add_noise, expand
 from radiata_core.predictions import Prediction
@@ -128,7 +128,7 @@ class PhasedRectification:
         phase = (draws[:, 0] * self.phases).long().clamp_max(self.phases - 1)
         start, end = phase * self.steps, (phase + 1) * self.steps
         late, early = times[start].to(x0.device), times[end].to(x0.device)
-        x = add_noise(self.path, x0, GaussianKernel().noise(x0, generators), late)
+        x = add_noise(self.path, x0, kernel_of(self.teacher).noise(x0, generators), late)
         solved = solve_between(self.teacher, x, times, start, end, self.step, **conditions)
         pair = segment_pair(x, solved, late, early, self.path)
         t = torch.lerp(late, early, draws[:, 1].to(x0.device))
