@@ -4,7 +4,8 @@ The H latents are four channels of n = H / 4 sites. With a kernel K (4, 4, 3), e
 
 $$U(z) = \sum_{i,j} \langle (K * z)_i, z_j \rangle = z^\top A z, \qquad \nabla U = S z,\quad S = A + A^\top.$$
 
-The sums leave $U = \langle \sum_j z_j, \sum_j k_j * z_j \rangle$ with $k_j = \sum_i K_{ij}$: 12 numbers of 48 act.
+The sums leave $U = \langle \sum_j z_j, \sum_j k_j * z_j \rangle$ with $k_j = \sum_i K_{ij}$: 11 numbers of 48 act
+(the 12 of the four k_j, less the antisymmetric kernel (1, 0, -1) common to all four, which cancels in S).
 With $P = (I\ I\ I\ I)$ and $C = (T(k_1) \dots T(k_4))$, T the banded matrix of a kernel, $S = P^\top C + C^\top P$. Hence
 
 - **the force is linear** and S constant over bins: no automatic differentiation a bin is needed;
