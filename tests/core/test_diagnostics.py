@@ -14,9 +14,12 @@ from radiata_core.denoisers import Guided, NetworkDenoiser
 from radiata_core.diagnostics import Diagnosis, Measure, Progress, diagnose, level_times
 from radiata_core.errors import InputError
 from radiata_core.gauge import GaugedDenoiser, GaugeField
+from radiata_core.intrinsic_dimension import flipd
 from radiata_core.jacobians import jacobian, score_field
+from radiata_core.likelihood import log_likelihood
 from radiata_core.paths import LinearPath, TrigonometricPath, VEPath, VPPath
 from radiata_core.seeds import generators_of, noise_of
+from radiata_core.straight_coordinates import FixedSteps
 from radiata_core.straightness import curvature, straightness
 
 F64 = torch.float64
@@ -262,3 +265,23 @@ def test_bad_input():
         diagnose(law, x0, seeds(4), loop_points=2)
     with pytest.raises(InputError, match="measure"):
         diagnose(law, x0, seeds(4), steps=0, measures={"all": lambda denoiser, x0, generators: x0})
+
+
+def test_likelihood_and_dimension_are_measures():
+    """Round data of variance v at kappa: bits of N(1, v + kappa^2) and N v / (v + kappa^2) dimensions at the mean."""
+    law, x0 = blob((4,)), data(6, (4,))
+    t = level_times(law.path, (0.5,))
+
+    def bits(denoiser, x0, generators, **conditions):
+        return log_likelihood(denoiser, x0, solver=FixedSteps(40), t_min=float(t), **conditions).bits_per_dim
+
+    def dimension(denoiser, x0, generators, **conditions):
+        return flipd(denoiser, torch.ones_like(x0), t, **conditions).dimension
+
+    found = diagnose(
+        law, x0, seeds(6), times=t, steps=0, rows=4, measures={"bits": bits, "dimension": dimension}
+    )
+    total = VARIANCE + 0.25
+    wanted = (0.5 * math.log(2 * math.pi * total) + (x0 - 1).square() / (2 * total)).mean() / math.log(2)
+    assert found.flow["bits"].value == pytest.approx(float(wanted), abs=1e-4)
+    assert found.flow["dimension"].value == pytest.approx(4 * VARIANCE / total, rel=1e-9)

@@ -15,7 +15,11 @@ At each noise level, at draws $x_t = \alpha x_0 + \sigma\varepsilon$ of the give
 The score and the denoiser share their probes, as $J_s = (\alpha J_D - 1)/\sigma^2$. Loop and ways stay where the network was
 trained: the circle is $\alpha x_0 + \sigma(\cos\theta\,\varepsilon_1 + \sin\theta\,\varepsilon_2)$ with orthogonal
 noises of their mean length, each point of which is a typical state; the ways join three draws. Along the whole flow there
-are `straightness` and curvature, and `measures` takes whatever else is one number a row: `BitsPerDim`, `Flipd`, your own.
+are `straightness` and curvature, and `measures` takes whatever else is one number a row; of `likelihood` and
+`intrinsic_dimension`, say:
+
+    def bits(denoiser, x0, generators, **conditions):
+        return log_likelihood(denoiser, x0, hutchinson(x0, generators), **conditions).bits_per_dim
 
 What such numbers mean, and do not: `gauge`. In float32 rounding ends the scale at about 1e-11 for an asymmetry; loop and gap
 end where the quadrature resolves the field: more points tell.
