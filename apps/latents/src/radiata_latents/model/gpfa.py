@@ -9,7 +9,7 @@ $$\Sigma = \big(K^{-1} + C^\top R^{-1} C \otimes I_T\big)^{-1}, \qquad \mu = \Si
 
 K block-diagonal over latents, so one matrix of (latent · time)² serves all trials of a length. Expectation-maximisation
 (`fit_gpfa`): C, d and R in closed form, each time constant by a line search over the expected log-density, and kept
-only if better; the likelihood never falls. Start: factor analysis of the bins. Rates come from a Poisson regression on
+only if better; the likelihood never falls. Start: probabilistic PCA of the bins. Rates come from a Poisson regression on
 the latents' means (`fit_gpfa_rates`), since the square root has no unit.
 
 References:
@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import block_diag, cho_factor, cho_solve
 from scipy.optimize import minimize_scalar
-from sklearn.decomposition import FactorAnalysis
 
 from radiata_core.errors import InputError
 from radiata_latents.model.poisson_glm import PoissonReadout, fit_poisson_readout
@@ -146,11 +145,11 @@ def _start(observations: np.ndarray, latents: int, timescale: float) -> Gpfa:
         raise InputError(
             f"expected neurons that vary; number {int(np.argmin(spread))} never does. Leave it out."
         )
-    fitted = FactorAnalysis(latents, svd_method="lapack").fit(rows / spread)
-    noise = np.maximum(fitted.noise_variance_, LEAST_NOISE) * spread**2
-    return Gpfa(
-        fitted.components_.T * spread[:, None], rows.mean(0), noise, np.full(latents, float(timescale))
-    )
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov((rows / spread).T)))
+    rest = values[:-latents].mean()
+    loadings = vectors[:, -latents:] * np.sqrt(np.maximum(values[-latents:] - rest, LEAST_NOISE))
+    noise = np.maximum(1.0 - (loadings**2).sum(1), LEAST_NOISE) * spread**2
+    return Gpfa(loadings * spread[:, None], rows.mean(0), noise, np.full(latents, float(timescale)))
 
 
 def _maximised(
