@@ -60,10 +60,13 @@ def test_error_control_sees_a_passenger():
         moved[:, -1] = (20 * w).cos() * 20
         return moved
 
-    for own in (2, 2000):
-        state = torch.zeros(1, own + 1, dtype=torch.float64)
-        end = Adaptive(1e-9, 1e-6)(derivative, state, 0.0, 1.0, own)
-        assert abs(float(end[0, -1]) - math.sin(20)) < 1e-4, own
+    ends = []
+    for own, company in ((2, 1), (2000, 1), (2, 50)):
+        state = torch.zeros(1, own + company, dtype=torch.float64)
+        ends.append(float(Adaptive(1e-9, 1e-6)(derivative, state, 0.0, 1.0, own)[0, -1]))
+    assert abs(ends[0] - math.sin(20)) < 1e-4
+    assert ends[1] == pytest.approx(ends[0], abs=1e-12)
+    assert 1e-9 < abs(ends[2] - ends[0]) < 1e-3  # one of 50 passengers weighs a fiftieth
 
 
 @pytest.mark.parametrize(

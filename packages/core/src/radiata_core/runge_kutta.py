@@ -305,8 +305,8 @@ def dormand_prince(
     x: Tensor,
     start: float,
     stop: float,
-    rtol: float,
-    atol: float,
+    rtol: float | Tensor,
+    atol: float | Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """State at stop of dx/dt = velocity(x, t), and the accepted and rejected steps of each row.
 
@@ -317,8 +317,8 @@ def dormand_prince(
         x: State at start, shape (batch, *event).
         start: First time.
         stop: Last time, above or below.
-        rtol: Relative tolerance a step, > 0.
-        atol: Absolute tolerance a step, > 0.
+        rtol: Relative tolerance a step, > 0, for all elements or each, (*event).
+        atol: Absolute tolerance a step, > 0, likewise.
     """
     batch = x.shape[0]
     t = torch.full((batch,), start, dtype=torch.float64)
@@ -358,8 +358,8 @@ def _first_step(
     first: Tensor,
     t: Tensor,
     span: float,
-    rtol: float,
-    atol: float,
+    rtol: float | Tensor,
+    atol: float | Tensor,
 ) -> Tensor:
     """Hairer, Nørsett, Wanner I, section II.4, "starting step size", each row by itself."""
     scale = atol + rtol * x.abs()

@@ -96,19 +96,10 @@ class Adaptive:
             return derivative(state, w)
 
         # The solver takes the mean over all columns: undo the dilution, and weigh X and its company alike.
-        company = state.shape[1] - own
-        weights = torch.ones(state.shape[1], dtype=state.dtype, device=state.device)
-        weights[own:] = (own / max(company, 1)) ** 0.5
-        loose = (own / state.shape[1]) ** 0.5
-        scaled, _, _ = dormand_prince(
-            lambda s, w: weights * counted(s / weights, w),
-            weights * state,
-            start,
-            stop,
-            self.rtol * loose,
-            self.atol * loose,
-        )
-        return scaled / weights
+        columns = state.shape[1]
+        share = torch.full((columns,), (own / columns) ** 0.5, dtype=state.dtype, device=state.device)
+        share[own:] *= ((columns - own) / own) ** 0.5
+        return dormand_prince(counted, state, start, stop, self.rtol * share, self.atol * share)[0]
 
 
 @dataclass(frozen=True)
