@@ -21,15 +21,14 @@ are `straightness` and curvature, and `measures` takes whatever else is one numb
     def bits(denoiser, x0, generators, **conditions):
         return log_likelihood(denoiser, x0, hutchinson(x0, generators), **conditions).bits_per_dim
 
-What such numbers mean, and do not: `gauge`. In float32 rounding ends the scale at about 1e-11 for an asymmetry; loop and gap
-end where the quadrature resolves the field: more points tell.
+The report itself is in `diagnosis`. What such numbers mean, and do not: `gauge`. In float32 rounding ends the scale at
+about 1e-11 for an asymmetry; loop and gap end where the quadrature resolves the field: more points tell.
 
 References:
     Vuong, McCann, Santos & Lin, 2025, https://arxiv.org/abs/2509.00336.
     Horvat & Pfister, 2024, https://arxiv.org/abs/2402.03845.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +41,7 @@ from torch import Tensor, nn
 
 from radiata_core.conservativity import loop_integral, path_integrals, random_plane, sub_jacobian
 from radiata_core.denoisers import Denoiser
+from radiata_core.diagnosis import Diagnosis, Level, Measure, mean_of, ratio_of, root_of
 from radiata_core.errors import InputError
 from radiata_core.finiteness import FiniteWatch
 from radiata_core.jacobians import inner, jvp, rademacher, score_field, vjp
@@ -55,71 +55,6 @@ __all__ = ["Diagnosis", "Level", "Measure", "Progress", "diagnose", "level_times
 RowMeasure = Callable[..., Tensor]
 KAPPAS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Noise levels sigma/alpha of a report, for data of sd about 1."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A mean, or a ratio or root of means, over rows and its standard error (NaN for a single row)."""
-
-    value: float
-    error: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g}" if math.isnan(self.error) else f"{self.value:.3g} ± {self.error:.1g}"
-
-
-@dataclass(frozen=True)
-class Level:
-    """What was measured at one noise level; see the module for the columns. kappa: sigma/alpha."""
-
-    t: float
-    kappa: float
-    error: Measure
-    score_asymmetry: Measure
-    denoiser_asymmetry: Measure
-    block: Measure
-    loop: Measure
-    gap: Measure
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """The report. levels: by noise; flow: name -> measure along the whole flow; rows, elements: size of the data."""
-
-    levels: tuple[Level, ...]
-    flow: Mapping[str, Measure]
-    rows: int
-    elements: int
-
-    def table(self) -> str:
-        """The report as text, one line a noise level."""
-        names = ("error", "asym s", "asym D", "block", "loop", "gap/element")
-        lines = [
-            f"{self.rows} rows of {self.elements} elements; ± one standard error over rows",
-            f"{'κ = σ/α':>8} {'t':>6}" + "".join(f"{name:>20}" for name in names),
-        ]
-        for level in self.levels:
-            measures = [v for v in vars(level).values() if isinstance(v, Measure)]
-            lines.append(f"{level.kappa:8.3g} {level.t:6.3f}" + "".join(f"{m!s:>20}" for m in measures))
-        width = max((len(name) for name in self.flow), default=0)
-        return "\n".join(lines + [f"{name:<{width}}  {measure}" for name, measure in self.flow.items()])
-
-    def __str__(self) -> str:
-        return self.table()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Numbers, lists and dictionaries only; what is not finite becomes None, as JSON has it."""
-
-        def plain(value: Any) -> Any:
-            if dataclasses.is_dataclass(value):
-                value = vars(value)
-            if isinstance(value, Mapping):
-                return {key: plain(item) for key, item in value.items()}
-            if isinstance(value, tuple):
-                return [plain(item) for item in value]
-            return None if isinstance(value, float) and not math.isfinite(value) else value
-
-        return plain(self)
 
 
 @dataclass(frozen=True)
@@ -214,7 +149,7 @@ def diagnose(
                 note(name, {name: value})
     rows_of = {name: torch.cat(values) for name, values in found.items()}
     levels = tuple(_level(denoiser.path, t, i, rows_of, data[0].numel()) for i, t in enumerate(times))
-    flow = {name: _mean(value) for name, value in rows_of.items() if not name[0].isdigit()}
+    flow = {name: mean_of(value) for name, value in rows_of.items() if not name[0].isdigit()}
     return Diagnosis(levels, flow, size, data[0].numel())
 
 
@@ -314,36 +249,13 @@ def _level(path: Path, t: Tensor, index: int, rows: Mapping[str, Tensor], elemen
     return Level(
         float(t),
         float(c.sigma / c.alpha),
-        _root(of("error")),
-        _ratio(of("difference"), 2 * of("size s")),
-        _ratio(of("difference"), 2 * of("size D")),
-        _ratio(of("block"), 2 * of("size block")),
-        _root(of("loop").square()),
-        _root((of("gap") / elements).square()),
+        root_of(of("error")),
+        ratio_of(of("difference"), 2 * of("size s")),
+        ratio_of(of("difference"), 2 * of("size D")),
+        ratio_of(of("block"), 2 * of("size block")),
+        root_of(of("loop").square()),
+        root_of((of("gap") / elements).square()),
     )
-
-
-def _mean(rows: Tensor) -> Measure:
-    return Measure(float(rows.mean()), _error(rows))
-
-
-def _root(squares: Tensor) -> Measure:
-    """Root of the mean; its error by the delta method."""
-    root = math.sqrt(float(squares.mean()))
-    return Measure(root, _error(squares) / (2 * root) if root else 0.0)
-
-
-def _ratio(top: Tensor, bottom: Tensor) -> Measure:
-    """Ratio of the means; its error by the delta method. 0 where there is nothing to compare."""
-    size = float(bottom.mean())
-    if not size:
-        return Measure(0.0, 0.0)
-    ratio = float(top.mean()) / size
-    return Measure(ratio, _error((top - ratio * bottom) / size))
-
-
-def _error(rows: Tensor) -> float:
-    return float(rows.std()) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
 
 
 def _middle(elements: int, count: int = 8) -> Tensor:
