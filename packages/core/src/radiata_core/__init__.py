@@ -24,7 +24,8 @@ stands on them.
    VPPath, VEPath and `discrete_path` the DDPM schedule made continuous; `coefficients` is what a path must say.
    `change_of_path` carries a state from one path to another, `conversion.OnPath` a whole denoiser.
 2. Kernel: the law of the noise. `kernels.GaussianKernel`, or `kernels.StudentTKernel` for Poisson flows (PFGM++;
-   `poisson_flows` has their exact answers). What needs a score asks `kernels.require_gaussian`.
+   `poisson_flows` has their exact answers). `kernels.prior` draws the first state; what needs a score asks
+   `kernels.require_gaussian`.
 3. Coupling: which noise belongs to which data. `couplings.IndependentCoupling`;
    `optimal_transport.OptimalTransportCoupling` deals the noise of a batch out at the least distance, within equal
    conditions; `pairings` keeps or anneals the noise that a sample was made from.
@@ -67,8 +68,8 @@ of time; `flow_guided.FlowGuidedDistillation` ends in one step. `straightness` m
 Search at inference: `search.best_of_n`, `search_over_paths`, `svdd`, `code`, `smc` and `rollover_budget` spend
 one `budget` on any reward of E[x_0 | x_t]; behind them `particles`, `search_trees` and `rollover`.
 
-What was learned: `diagnostics.diagnose(denoiser, data, generators)` is one report. Behind it `conservativity`
-(curl, loops, work of a score), `gauge` (fields with curl that sample exactly), `jacobians`, `likelihood` (by the
+What was learned: `diagnostics.diagnose(denoiser, data, generators)` is one report, a `diagnosis.Diagnosis`.
+Behind it `conservativity` (curl, loops, work of a score), `gauge` (fields with curl that sample exactly), `jacobians`, `likelihood` (by the
 flow, exact or by Hutchinson's probes) and `intrinsic_dimension` (flow spectrum, normal bundle, FLIPD);
 `energy.EnergyDenoiser` cannot have curl.
 
