@@ -79,6 +79,14 @@ def test_recovers_what_was_simulated(rng: np.random.Generator) -> None:
     assert ((predicted - shared) ** 2).mean() < 0.15 * shared.var()
 
 
+@pytest.mark.parametrize("start", [1.0, 20.0])
+def test_time_constants_are_found_from_afar(rng: np.random.Generator, start: float) -> None:
+    """Noise of four times the signal's variance, where expectation-maximisation alone stays at its start; within 20 %."""
+    truth = Gpfa(np.ones((8, 1)), np.zeros(8), np.full(8, 4.0), np.array([5.0]))
+    fitted = fit_gpfa(simulated(rng, truth, 150, 40)[1], 1, iterations=10, timescale=start)
+    assert fitted.timescales[0] == pytest.approx(5.0, rel=0.2)
+
+
 def test_rates_of_neurons_not_seen(rng: np.random.Generator) -> None:
     """Counts a bin, and half or more of the bits that the truth has, in trials not fitted."""
     truth = Gpfa(0.6 * rng.standard_normal((14, 2)), np.full(14, -0.7), np.zeros(14), np.array([4.0, 8.0]))
