@@ -223,9 +223,16 @@ def test_registered_in_the_workspace(app: EntryPoint, root: Path) -> None:
 
 
 def test_every_folder_of_apps_is_an_application(root: Path) -> None:
-    """No empty shells: what lies in apps/ is installed under its own name."""
-    folders = {path.parent.name for path in (root / "apps").glob("*/pyproject.toml")}
-    assert folders == {point.name for point in entry_points(group="radiata.apps")}
+    """What lies in apps/ and has a command is installed under its own name; the README says of the others that they are
+    libraries so far."""
+    projects = {
+        path.parent.name: tomllib.loads(path.read_text()) for path in (root / "apps").glob("*/pyproject.toml")
+    }
+    commands = {name for name, table in projects.items() if "scripts" in table["project"]}
+    assert commands == {point.name for point in entry_points(group="radiata.apps")}
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for name in projects.keys() - commands:
+        assert re.search(rf"^\| {name} \|.*library so far", readme, re.MULTILINE), f"README.md: {name}"
 
 
 # The demo ---------------------------------------------------------------------------------------------------------------

@@ -41,7 +41,8 @@ stands on them.
 7. Solver: `tables` writes DDIM, DDPM, DPM-Solver++(2M), UniPC, Adams-Bashforth and SDE-DPM-Solver++ as
    coefficients, and `solvers.integrate` is the one loop that walks them; `transitions` has the SDE of any
    diffusion in `diffusions`; `runge_kutta` has `heun`, `edm_heun` with churn, and `adaptive` (Dormand-Prince,
-   each row on its own; `straight_coordinates` is the ODE in the variable where it is nearly straight).
+   each row on its own; `straight_coordinates` is the ODE in one set of coordinates for all paths, with a
+   log-density or tangents carried along).
    `correctors.predictor_corrector` adds Langevin steps at each time. `finiteness` says at which step a network
    broke.
 
@@ -69,9 +70,9 @@ Search at inference: `search.best_of_n`, `search_over_paths`, `svdd`, `code`, `s
 one `budget` on any reward of E[x_0 | x_t]; behind them `particles`, `search_trees` and `rollover`.
 
 What was learned: `diagnostics.diagnose(denoiser, data, generators)` is one report, a `diagnosis.Diagnosis`.
-Behind it `conservativity` (curl, loops, work of a score), `gauge` (fields with curl that sample exactly), `jacobians`, `likelihood` (by the
-flow, exact or by Hutchinson's probes) and `intrinsic_dimension` (flow spectrum, normal bundle, FLIPD);
-`energy.EnergyDenoiser` cannot have curl.
+Behind it `conservativity` (curl, loops, work of a score), `gauge` (fields with curl that sample exactly),
+`jacobians`, `likelihood` (by the flow, exact or by Hutchinson's probes) and `intrinsic_dimension` (flow spectrum,
+normal bundle, FLIPD); `energy.EnergyDenoiser` cannot have curl.
 
 Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
 in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.

@@ -31,7 +31,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from radiata_core.denoisers import Denoiser
 from radiata_core.errors import InputError
-from radiata_core.kernels import GaussianKernel
+from radiata_core.kernels import is_gaussian
 from radiata_core.paths import expand
 from radiata_core.types import Batch, Row, Time
 
@@ -70,8 +70,8 @@ def score_field(denoiser: Denoiser, t: Time, **conditions: Any) -> Field:
     References:
         Karras et al., 2022, https://arxiv.org/abs/2206.00364, eq. 3 (Tweedie's formula).
     """
-    kernel = getattr(denoiser, "kernel", GaussianKernel())
-    if not isinstance(kernel, GaussianKernel):
+    kernel = getattr(denoiser, "kernel", None)
+    if kernel is not None and not is_gaussian(kernel):
         raise InputError(
             f"expected Gaussian noise, where the denoiser is the score; got {type(kernel).__name__}. "
             "Give the score itself as a field."
