@@ -8,7 +8,7 @@ import torch
 from radiata_core.checkpoint import load_model, save_model
 from radiata_core.errors import InputError
 from radiata_core.langevin import Bath, autocovariance
-from radiata_core.seeds import generators_of
+from radiata_core.seeds import generators_of, noise_of
 from radiata_latents.model.langevin_flow import DYNAMICS, LangevinFlow, Posterior
 
 SIZES = {"neurons": 7, "heldin": 5, "bins": 12, "forward": 4, "latents": 5, "hidden": 8}
@@ -102,6 +102,39 @@ def test_kl_is_that_of_torch() -> None:
     torch.testing.assert_close(Posterior(mean, log_sd, noise, noise_sd).kl(), expected)
 
 
+@torch.no_grad()
+def test_kl_along_a_path_is_that_of_the_drawn_noise() -> None:
+    """Mean over 3000 draws of log q - log p of start and noise, feedback included, against the mean KL (|z| < 4.5)."""
+    n, model = 3000, made(forward=0)
+    model.feedback.normal_(0.0, 0.4, generator=torch.Generator().manual_seed(7))
+    model.noise.bias.normal_(0.0, 0.7, generator=torch.Generator().manual_seed(8))
+    posterior = model.encode(counts_of(1).expand(n, -1, -1))
+    path = model.path(posterior, generators_of(range(n)))
+    rows = generators_of(range(n))
+    first, later = noise_of(rows, (2, 5)), noise_of(rows, (11, 2, 5))
+    start = posterior.start_mean + posterior.start_log_sd.exp() * first
+    noise = path.noise_mean + posterior.noise_log_sd.exp() * later
+    pieces = ((start, first, posterior.start_log_sd), (noise, later, posterior.noise_log_sd))
+    ratio = sum((0.5 * (x**2 - e**2) - s).flatten(1).sum(1) for x, e, s in pieces)
+    z = (ratio - posterior.kl(path)).mean() / ratio.std() * math.sqrt(n)
+    assert abs(float(z)) < 4.5
+    assert float((posterior.kl(path) - posterior.kl()).abs().min()) > 0  # and the feedback counts
+    torch.testing.assert_close(path.position[:, 0], start[:, 0])
+
+
+@torch.no_grad()
+def test_feedback_holds_a_drawn_path() -> None:
+    """Spread of position over 2000 draws in the last bin: with gains on the velocity below two thirds of that without."""
+    spread = []
+    for gain in (0.0, 1.0):
+        model = made(bins=60, forward=0, coupled=False)
+        model.feedback.zero_()
+        model.feedback[-1, 1] = gain
+        posterior = model.encode(torch.zeros(2000, 60, 5))
+        spread.append(float(model.path(posterior, generators_of(range(2000))).position[:, -1].var(0).mean()))
+    assert spread[1] < spread[0] * 2 / 3
+
+
 def test_informed_is_a_share_of_variance() -> None:
     mean = torch.tensor([-2.0, 2.0])[:, None, None].expand(2, 2, 3)
     noise = torch.zeros(2, 4, 2, 3)
@@ -161,7 +194,7 @@ def test_first_order_latents_have_unit_variance_and_no_velocity() -> None:
 def test_gradients_reach_frequency_damping_and_coupling() -> None:
     model = made()
     model(counts_of()).square().sum().backward()
-    for name in ("pitch", "friction", "kernel", "stiffening"):
+    for name in ("pitch", "friction", "kernel", "stiffening", "feedback"):
         gradient = getattr(model, name).grad
         assert torch.isfinite(gradient).all()
         assert gradient.abs().max() > 0, name

@@ -90,9 +90,10 @@ def test_the_bound_by_hand() -> None:
     rows = generators_of([5, 6])
     shown = torch.stack([torch.rand((10, 4), generator=g) < 0.7 for g in rows])
     posterior = model.encode(counts[:, :10, :4] * shown / 0.7)
-    log_rates = model.log_rates(model.path(posterior, rows, rows))
+    path = model.path(posterior, rows, rows)
+    log_rates = model.log_rates(path)
     for row in range(2):
-        total, size = 0.5 * posterior.kl()[row], 0.0
+        total, size = 0.5 * posterior.kl(path)[row], 0.0
         for t in range(13):
             for n in range(6):
                 inside = t < 10 and n < 4

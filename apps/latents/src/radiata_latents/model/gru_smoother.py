@@ -27,7 +27,7 @@ class NoPosterior:
     def __init__(self, log_rates: Tensor) -> None:
         self.log_rates = log_rates
 
-    def kl(self) -> Float[Tensor, "batch"]:
+    def kl(self, path: object = None) -> Float[Tensor, "batch"]:
         """Zero, (batch,)."""
         return torch.zeros(len(self.log_rates), dtype=self.log_rates.dtype, device=self.log_rates.device)
 

@@ -12,10 +12,17 @@ exactly over a bin (`radiata_core.oscillators`), the rest kicks it (`radiata_cor
     spikes (held in) -> bidirectional GRU -> q(start), q(noise of every bin)
     start, noise -> q_t, v_t by the dynamics -> log rates = W (q, v / omega) + b [+ attention over time]
 
-The posterior is over the noise of *every* bin, the inputs that drive the dynamics: latents carry what spikes say, and
+The posterior is over the noise of *every* bin, the inputs that drive the dynamics: latents carry what spikes say. Its mean
+has feedback from the path so far,
+
+$$\xi_t \mid \text{path}, n \sim \mathcal N(u_t(n) - K\,(q_t, v_t/\omega),\; s_t(n)^2),$$
+
+which is the form of the exact posterior of a linear Gaussian model: without it the errors of all bins before would add
+up, and a drawn path would wander from what was seen. Then
+
 
 $$\log p(n) \ge E_q \log p(n \mid q, v) - \beta\,KL(q\,\|\,p),\qquad
-  KL = KL(\text{start}) + \sum_t KL(\mathcal N(\mu_t, s_t^2)\,\|\,\mathcal N(0, 1)),\quad \beta \le 1.$$
+  KL = KL(\text{start}) + \sum_t KL(\mathcal N(u_t - K(q_t, v_t/\omega), s_t^2)\,\|\,\mathcal N(0, 1)),\quad \beta \le 1.$$
 
 The forward window is predicted by letting the dynamics run. In the released LangevinFlow (`paper_flow`) the force is linear,
 overdamped by two orders of magnitude, and the latents carry nothing; what is different here is what that cost.
@@ -28,7 +35,7 @@ References:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +44,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from radiata_core.errors import InputError
-from radiata_core.langevin import Bath, LinearStep, PhasePoint, oscillator, simulate
+from radiata_core.langevin import Bath, LinearStep, oscillator
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
 
@@ -65,9 +72,16 @@ class Posterior:
     noise_mean: Float[Tensor, "batch steps draws latent"]
     noise_log_sd: Float[Tensor, "batch steps draws latent"]
 
-    def kl(self) -> Float[Tensor, "batch"]:
-        """KL to the standard normal prior of all of them, nats a trial."""
-        return _kl(self.start_mean, self.start_log_sd) + _kl(self.noise_mean, self.noise_log_sd)
+    def kl(self, path: "LatentPath | None" = None) -> Float[Tensor, "batch"]:
+        """KL to the standard normal prior of start and noise, nats a trial.
+
+        Args:
+            path: A draw of the posterior, where the noise has feedback: its mean is then that along the path.
+        """
+        mean = self.noise_mean
+        if path is not None and path.noise_mean is not None:
+            mean = path.noise_mean[:, : mean.shape[1]]
+        return _kl(self.start_mean, self.start_log_sd) + _kl(mean, self.noise_log_sd)
 
     def informed(self) -> tuple[float, float]:
         """Share of the variance of start and noise that trials explain, in [0, 1]: 0 is a collapsed posterior."""
@@ -76,10 +90,17 @@ class Posterior:
 
 @dataclass(frozen=True, eq=False)
 class LatentPath:
-    """Positions and velocities over omega: both have variance 1 at rest if the potential is |q|^2 / 2."""
+    """Positions and velocities over omega: both have variance 1 at rest if the potential is |q|^2 / 2.
+
+    Attributes:
+        position: q.
+        velocity: v / omega.
+        noise_mean: Where the path was inferred: the mean of the noise given the path so far, feedback included.
+    """
 
     position: Float[Tensor, "batch time latent"]
     velocity: Float[Tensor, "batch time latent"]
+    noise_mean: Float[Tensor, "batch steps draws latent"] | None = None
 
     @property
     def features(self) -> Float[Tensor, "batch time features"]:
@@ -173,6 +194,9 @@ class LangevinFlow(nn.Module):
         self.pitch = nn.Parameter(torch.log(spread / (1 - spread)))
         self.friction = nn.Parameter(torch.full((latents,), math.log(math.expm1(0.3))))
         self.kernel = nn.Parameter(0.05 * torch.randn(3))
+        self.feedback = nn.Parameter(torch.zeros(self.draws, 2, latents))
+        with torch.no_grad():
+            self.feedback[-1] = 0.2
         self.stiffening = nn.Parameter(torch.tensor(-4.0))
         self.readout = nn.Linear(2 * latents, neurons)
         nn.init.normal_(self.readout.weight, std=0.1 / math.sqrt(latents))
@@ -226,52 +250,89 @@ class LangevinFlow(nn.Module):
             generators: One a trial: a draw of the posterior. None: its mean.
             forward_generators: One a trial: noise in the forward window. None: none, the dynamics run down undisturbed.
         """
-        start, noise = posterior.start_mean, posterior.noise_mean
+        start, mean = posterior.start_mean, posterior.noise_mean
+        apart = torch.zeros_like(mean)
         if generators is not None:
             start = start + torch.exp(posterior.start_log_sd) * _normal(generators, start)
-            noise = noise + torch.exp(posterior.noise_log_sd) * _normal(generators, noise)
+            apart = torch.exp(posterior.noise_log_sd) * _normal(generators, mean)
         if self.forward_bins:
-            ahead = torch.zeros_like(noise[:, :1]).expand(-1, self.forward_bins, -1, -1)
+            ahead = torch.zeros_like(mean[:, :1]).expand(-1, self.forward_bins, -1, -1)
             if forward_generators is not None:
                 ahead = _normal(forward_generators, ahead)
-            noise = torch.cat([noise, ahead], 1)
-        return self.run(start, noise)
+            apart = torch.cat([apart, ahead], 1)
+        return self.run(start, apart, mean)
 
     def run(
-        self, start: Float[Tensor, "batch 2 latent"], noise: Float[Tensor, "batch steps draws latent"]
+        self,
+        start: Float[Tensor, "batch 2 latent"],
+        noise: Float[Tensor, "batch steps draws latent"],
+        steering: Float[Tensor, "batch steered draws latent"] | None = None,
     ) -> LatentPath:
-        """The dynamics from a start (q, v / omega), driven by standard normal numbers; one state more than steps."""
-        if self.dynamics == "independent":
-            states = torch.cat([start[:, None], noise], 1)
-            return LatentPath(states[:, :, 0], states[:, :, 1])
+        """The dynamics from a start (q, v / omega), driven by noise; one state more than steps.
+
+        Args:
+            start: The first state.
+            noise: Standard normal for a path of the prior, or a deviation from the mean of a posterior.
+            steering: In the first steps, the mean of the noise but for its feedback - K (q, v / omega), which is added.
+        """
+        q, w = start.unbind(1)
         if self.dynamics == "first-order":
-            return self._first_order(start, noise)
-        omega = 2 * math.pi * self.frequency_hz
-        found = simulate(
-            self.force if self.coupled else None,
-            PhasePoint(start[:, 0], omega * start[:, 1]),
-            self.step(),
-            noise.shape[1],
-            noise=noise.transpose(0, 1),
+            w = torch.zeros_like(w)
+        advance = self._advance(q)
+        held = None
+        positions, velocities, means = [q], [w], []
+        for k in range(noise.shape[1]):
+            xi = noise[:, k]
+            if steering is not None and k < steering.shape[1]:
+                mean = steering[:, k] - self.feedback[:, 0] * q[:, None] - self.feedback[:, 1] * w[:, None]
+                means.append(mean)
+                xi = xi + mean
+            q, w, held = advance(q, w, xi, held)
+            positions.append(q)
+            velocities.append(w)
+        return LatentPath(
+            torch.stack(positions, 1), torch.stack(velocities, 1), torch.stack(means, 1) if means else None
         )
-        return LatentPath(found.position.transpose(0, 1), found.velocity.transpose(0, 1) / omega)
+
+    def _advance(self, like: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
+        """`(q, w, xi, force at q or None) -> (q, w, force at the new q)`, its numbers made once."""
+        if self.dynamics == "independent":
+            return lambda q, w, xi, held: (xi[:, 0], xi[:, 1], None)
+        if self.dynamics == "first-order":
+            return self._first_order()
+        omega = 2 * math.pi * self.frequency_hz
+        numbers = self.step().like(like)
+        half = numbers.duration / (2 * numbers.mass)
+
+        def advance(
+            q: Tensor, w: Tensor, xi: Tensor, held: Tensor | None
+        ) -> tuple[Tensor, Tensor, Tensor | None]:
+            v = omega * w
+            if self.coupled:
+                v = v + half * (self.force(q) if held is None else held)
+            q, v = numbers(q, v, xi)
+            if self.coupled:
+                held = self.force(q)
+                v = v + half * held
+            return q, v / omega, held
+
+        return advance
 
     def step(self) -> LinearStep:
         """The exact step of the quadratic part over one bin."""
         omega = 2 * math.pi * self.frequency_hz
         return oscillator(self.bin_s, omega, Bath(2 * self.damping * omega, 1.0, omega**-2))
 
-    def _first_order(self, start: Tensor, noise: Tensor) -> LatentPath:
+    def _first_order(self) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
         """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity."""
         keep = torch.exp(-2 * math.pi * self.frequency_hz * self.bin_s / (2 * self.damping))
         gain = torch.sqrt(-torch.expm1(2 * torch.log(keep)))
-        states = [start[:, 0]]
-        for k in range(noise.shape[1]):
-            q = states[-1]
+
+        def advance(q: Tensor, w: Tensor, xi: Tensor, held: Tensor | None) -> tuple[Tensor, Tensor, None]:
             pushed = (1 - keep) * self.force(q) if self.coupled else 0.0
-            states.append(keep * q + pushed + gain * noise[:, k, 0])
-        position = torch.stack(states, 1)
-        return LatentPath(position, torch.zeros_like(position))
+            return keep * q + pushed + gain * xi[:, 0], torch.zeros_like(w), None
+
+        return advance
 
     def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
         """-L^T L q - c q^3, the gradient of what U has beyond |q|^2 / 2."""

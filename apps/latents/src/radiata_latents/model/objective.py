@@ -92,14 +92,15 @@ class TrialBound:
         shown = self._shown(model, counts, generators)
         seen = counts[:, : model.bins, : model.heldin] * shown / self.shown
         posterior = model.encode(seen)
-        log_rates = model.log_rates(model.path(posterior, generators, generators))
+        path = model.path(posterior, generators, generators)
+        log_rates = model.log_rates(path)
         weights = torch.ones_like(counts)
         weights[:, : model.bins, : model.heldin] = (~shown).to(counts) / (1 - self.shown)
         if observed is not None:
             weights = weights * observed[..., None].to(counts)
         nll = (weights * poisson_nll(log_rates, counts)).flatten(1).sum(1)
         scored = weights.flatten(1).sum(1).clamp_min(1.0)
-        per_sample = (nll + self.weight * posterior.kl()) / scored
+        per_sample = (nll + self.weight * posterior.kl(path)) / scored
         return Loss(per_sample.mean(), per_sample, torch.zeros_like(per_sample))
 
     def _shown(self, model: Any, counts: Tensor, generators: Sequence[Generator]) -> Tensor:

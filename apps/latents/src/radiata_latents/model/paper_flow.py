@@ -67,7 +67,7 @@ class Encoded:
     mean: Float[Tensor, "batch 2 hidden"]
     log_variance: Float[Tensor, "batch 2 hidden"]
 
-    def kl(self) -> Float[Tensor, "batch"]:
+    def kl(self, path: object = None) -> Float[Tensor, "batch"]:
         """KL of the start to N(0, 1), nats a trial."""
         return standard_kl(self.mean, self.log_variance)
 
