@@ -1,7 +1,8 @@
 """Baselines on rat CA1: co-smoothing and position of smoothing + GLM and GPFA, three choices of held-out units.
 
-    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/latents_ca1_baselines.py ../shared/data/spikes/nelpy
+    OMP_NUM_THREADS=1 python benchmarks/latents_ca1_baselines.py [FOLDER]
 
+FOLDER holds `linear-track_spikes.mat` and its tracking; by default `../shared/data/spikes/nelpy` beside the checkout.
 20 ms bins, windows of 1 s end to end, every fifth evaluated. The tracker stands still at (522, 8) from 985 s on, half the
 time: no position there, and the animal has left the track, so those windows are left out. Units with fewer than 100
 spikes on the track are left out as well; a quarter of the others is held out. Intervals: bootstrap over windows.
@@ -69,4 +70,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "spikes" / "nelpy"
+    given = Path(sys.argv[1]) if len(sys.argv) > 1 else beside
+    if given.is_dir():
+        main(given)
+    else:
+        print(f"no recording in {given.name}: nothing to measure")

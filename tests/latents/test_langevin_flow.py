@@ -220,3 +220,14 @@ def test_it_comes_back_from_its_files(tmp_path) -> None:
 def test_what_cannot_be_is_refused(options: dict, words: str) -> None:
     with pytest.raises(InputError, match=words):
         LangevinFlow(**(SIZES | options))
+
+
+@torch.no_grad()
+def test_far_states_of_the_overdamped_flow_come_back() -> None:
+    """From q = 100 with a strong cubic force: no overflow, and near 0 after a second."""
+    model = made(dynamics="first-order")
+    model.stiffening.fill_(2.0)
+    start = torch.full((1, 2, 5), 100.0)
+    position = model.run(start, torch.zeros(1, 200, 1, 5)).position
+    assert bool((position.diff(dim=1).abs() <= position[:, :-1].abs()).all())
+    assert float(position[0, -1].abs().max()) < 1.0

@@ -324,20 +324,30 @@ class LangevinFlow(nn.Module):
         return oscillator(self.bin_s, omega, Bath(2 * self.damping * omega, 1.0, omega**-2))
 
     def _first_order(self) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
-        """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity."""
-        keep = torch.exp(-2 * math.pi * self.frequency_hz * self.bin_s / (2 * self.damping))
-        gain = torch.sqrt(-torch.expm1(2 * torch.log(keep)))
+        """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity.
+
+        The cubic part of F is its exact flow, q / sqrt(1 + 2 (1 - a) c q^2): as a step it would throw out a far state.
+        """
+        rate = 2 * math.pi * self.frequency_hz * self.bin_s / (2 * self.damping)
+        keep, gain = torch.exp(-rate), torch.sqrt(-torch.expm1(-2 * rate))
+        bent = 2 * (1 - keep) * functional.softplus(self.stiffening)
 
         def advance(q: Tensor, w: Tensor, xi: Tensor, held: Tensor | None) -> tuple[Tensor, Tensor, None]:
-            pushed = (1 - keep) * self.force(q) if self.coupled else 0.0
-            return keep * q + pushed + gain * xi[:, 0], torch.zeros_like(w), None
+            after = gain * xi[:, 0]
+            if self.coupled:
+                q = q / torch.sqrt(1 + bent * q.square())
+                after = after + (1 - keep) * self._coupling(q)
+            return keep * q + after, torch.zeros_like(w), None
 
         return advance
 
+    def _coupling(self, q: Tensor) -> Tensor:
+        """-L^T L q."""
+        return -self._circled(self._circled(q, self.kernel), self.kernel.flip(0))
+
     def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
         """-L^T L q - c q^3, the gradient of what U has beyond |q|^2 / 2."""
-        around = self._circled(q, self.kernel)
-        return -self._circled(around, self.kernel.flip(0)) - functional.softplus(self.stiffening) * q**3
+        return self._coupling(q) - functional.softplus(self.stiffening) * q**3
 
     def energy(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch"]:
         """U(q) in units of the temperature, >= 0."""
