@@ -9,7 +9,7 @@ from radiata_core.checkpoint import load_model, save_model
 from radiata_core.errors import InputError
 from radiata_core.langevin import Bath, autocovariance
 from radiata_core.seeds import generators_of, noise_of
-from radiata_latents.model.langevin_flow import DYNAMICS, LangevinFlow, Posterior
+from radiata_latents.model.langevin_flow import DYNAMICS, LangevinFlow
 
 SIZES = {"neurons": 7, "heldin": 5, "bins": 12, "forward": 4, "latents": 5, "hidden": 8}
 
@@ -90,18 +90,6 @@ def test_at_rest_the_law_is_that_of_the_energy() -> None:
     assert float(q.detach().var(0).mean()) < 0.8  # and not that of |q|^2 / 2
 
 
-def test_kl_is_that_of_torch() -> None:
-    generator = torch.Generator().manual_seed(0)
-    mean, log_sd = torch.randn(2, 3, 2, 5, generator=generator).unbind(0)
-    noise, noise_sd = torch.randn(2, 3, 11, 2, 5, generator=generator).unbind(0)
-    normal = torch.distributions.Normal
-    expected = sum(
-        torch.distributions.kl_divergence(normal(m, s.exp()), normal(0.0, 1.0)).flatten(1).sum(1)
-        for m, s in ((mean, log_sd), (noise, noise_sd))
-    )
-    torch.testing.assert_close(Posterior(mean, log_sd, noise, noise_sd).kl(), expected)
-
-
 @torch.no_grad()
 def test_kl_along_a_path_is_that_of_the_drawn_noise() -> None:
     """Mean over 3000 draws of log q - log p of start and noise, feedback included, against the mean KL (|z| < 4.5)."""
@@ -133,14 +121,6 @@ def test_feedback_holds_a_drawn_path() -> None:
         posterior = model.encode(torch.zeros(2000, 60, 5))
         spread.append(float(model.path(posterior, generators_of(range(2000))).position[:, -1].var(0).mean()))
     assert spread[1] < spread[0] * 2 / 3
-
-
-def test_informed_is_a_share_of_variance() -> None:
-    mean = torch.tensor([-2.0, 2.0])[:, None, None].expand(2, 2, 3)
-    noise = torch.zeros(2, 4, 2, 3)
-    start, later = Posterior(mean, torch.zeros(2, 2, 3), noise, noise).informed()
-    assert start == pytest.approx(4 / 5)
-    assert later == 0
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS)

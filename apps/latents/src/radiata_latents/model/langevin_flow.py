@@ -36,7 +36,6 @@ References:
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -47,74 +46,15 @@ from radiata_core.errors import InputError
 from radiata_core.langevin import Bath, LinearStep, oscillator
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
+from radiata_latents.model.latent_path import LatentPath, Posterior
+from radiata_latents.model.time_attention import TimeAttention
 
-__all__ = ["DYNAMICS", "LangevinFlow", "LatentPath", "Posterior"]
+__all__ = ["DYNAMICS", "LangevinFlow"]
 
 DYNAMICS = ("oscillators", "first-order", "independent")
 """Underdamped (the default), their overdamped limit, or latents that are new in every bin (ablations)."""
 LARGEST = 5.0
 """Log of the largest rate, expected counts a bin: beyond it exp() only overflows."""
-
-
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """What the encoder says: independent normal laws.
-
-    Attributes:
-        start_mean: Of (q, v / omega) in the first bin.
-        start_log_sd: Log of its standard deviation.
-        noise_mean: Of the standard normal numbers that drive each step between observed bins.
-        noise_log_sd: Log of their standard deviation.
-    """
-
-    start_mean: Float[Tensor, "batch 2 latent"]
-    start_log_sd: Float[Tensor, "batch 2 latent"]
-    noise_mean: Float[Tensor, "batch steps draws latent"]
-    noise_log_sd: Float[Tensor, "batch steps draws latent"]
-
-    def kl(self, path: "LatentPath | None" = None) -> Float[Tensor, "batch"]:
-        """KL to the standard normal prior of start and noise, nats a trial.
-
-        Args:
-            path: A draw of the posterior, where the noise has feedback: its mean is then that along the path.
-        """
-        mean = self.noise_mean
-        if path is not None and path.noise_mean is not None:
-            mean = path.noise_mean[:, : mean.shape[1]]
-        return _kl(self.start_mean, self.start_log_sd) + _kl(mean, self.noise_log_sd)
-
-    def informed(self) -> tuple[float, float]:
-        """Share of the variance of start and noise that trials explain, in [0, 1]: 0 is a collapsed posterior."""
-        return _informed(self.start_mean, self.start_log_sd), _informed(self.noise_mean, self.noise_log_sd)
-
-
-@dataclass(frozen=True, eq=False)
-class LatentPath:
-    """Positions and velocities over omega: both have variance 1 at rest if the potential is |q|^2 / 2.
-
-    Attributes:
-        position: q.
-        velocity: v / omega.
-        noise_mean: Where the path was inferred: the mean of the noise given the path so far, feedback included.
-    """
-
-    position: Float[Tensor, "batch time latent"]
-    velocity: Float[Tensor, "batch time latent"]
-    noise_mean: Float[Tensor, "batch steps draws latent"] | None = None
-
-    @property
-    def features(self) -> Float[Tensor, "batch time features"]:
-        """Both, side by side."""
-        return torch.cat([self.position, self.velocity], 2)
-
-
-def _kl(mean: Tensor, log_sd: Tensor) -> Tensor:
-    return (0.5 * (mean.square() + torch.exp(2 * log_sd) - 1) - log_sd).flatten(1).sum(1)
-
-
-def _informed(mean: Tensor, log_sd: Tensor) -> float:
-    between = mean.var(0, unbiased=False)
-    return float((between.sum() / (between + torch.exp(2 * log_sd).mean(0)).sum()).detach())
 
 
 @buildable("langevin-flow")
@@ -200,7 +140,7 @@ class LangevinFlow(nn.Module):
         self.stiffening = nn.Parameter(torch.tensor(-4.0))
         self.readout = nn.Linear(2 * latents, neurons)
         nn.init.normal_(self.readout.weight, std=0.1 / math.sqrt(latents))
-        self.attention = _Attention(2 * latents) if attention else None
+        self.attention = TimeAttention(2 * latents) if attention else None
 
     @property
     def frequency_hz(self) -> Float[Tensor, "latent"]:
@@ -415,27 +355,3 @@ class LangevinFlow(nn.Module):
 
 def _normal(generators: Sequence[Generator], like: Tensor) -> Tensor:
     return noise_of(generators, like.shape[1:], like.dtype, like.device)
-
-
-class _Attention(nn.Module):
-    """One layer of attention over time, with learned decay by distance; begins at zero."""
-
-    def __init__(self, features: int, width: int = 64, heads: int = 2) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(features)
-        self.mix = nn.Linear(features, 3 * width)
-        self.out = nn.Linear(width, features)
-        self.decay = nn.Parameter(torch.linspace(-3.0, -1.0, heads))
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.mix(self.norm(x)).chunk(3, 2)
-        )
-        bins = torch.arange(x.shape[1], device=x.device)
-        apart = (bins[:, None] - bins).abs().to(x.dtype)
-        bias = -torch.exp(self.decay)[:, None, None] * apart
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.out(mixed.transpose(1, 2).flatten(2))
