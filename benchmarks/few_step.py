@@ -1,4 +1,4 @@
-"""Heads from 1, 2, 4, 8 and 20 evaluations: the students beside their teacher, against people that no training saw.
+"""Heads from 1, 2, 4, 5, 6, 8 and 20 evaluations: the students beside their teacher, against people that no training saw.
 
     python benchmarks/few_step.py [--quick] [--json FILE] [--store cohort.h5] [--labels FOLDER] [--student NAME=MODEL ...]
 
@@ -42,7 +42,7 @@ from radiata_t1.model.samplers import GridName, Sampler, SamplerName
 from radiata_t1.model.weights import FEW_STEPS, find_model, shipped
 from t1_quality import central_fluid, heads, interval, store_of, table
 
-EVALUATIONS = (1, 2, 4, 8, 20)
+EVALUATIONS = (1, 2, 4, 5, 6, 8, 20)
 Set = tuple[np.ndarray, float]
 
 

@@ -27,7 +27,7 @@ from radiata_latents.data.lorenz import LorenzVariant, lorenz_population, split_
 from radiata_latents.model.bits import bits_per_spike
 from radiata_latents.model.gpfa import fit_gpfa_rates
 from radiata_latents.model.gru_smoother import GRUSmoother
-from radiata_latents.model.langevin_flow import LangevinFlow
+from radiata_latents.model.langevin_flow import Dynamics, LangevinFlow
 from radiata_latents.model.objective import TrialBound
 from radiata_latents.model.paper_flow import PaperLangevinFlow
 from radiata_latents.model.paper_objective import PaperBound
@@ -41,12 +41,12 @@ SIZES = {"neurons": 29, "heldin": HELDIN, "bins": 50}
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], object], float]] = {
     "radiata": (lambda: LangevinFlow(**SIZES), lambda n: TrialBound(BETA, ramp=200), 5.0),
     "radiata_first_order": (
-        lambda: LangevinFlow(dynamics="first-order", **SIZES),
+        lambda: LangevinFlow(dynamics=Dynamics.FIRST_ORDER, **SIZES),
         lambda n: TrialBound(BETA, ramp=200),
         5.0,
     ),
     "radiata_independent": (
-        lambda: LangevinFlow(dynamics="independent", **SIZES),
+        lambda: LangevinFlow(dynamics=Dynamics.INDEPENDENT, **SIZES),
         lambda n: TrialBound(BETA, ramp=200),
         5.0,
     ),

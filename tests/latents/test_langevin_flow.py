@@ -9,7 +9,7 @@ from radiata_core.checkpoint import load_model, save_model
 from radiata_core.errors import InputError
 from radiata_core.langevin import Bath, autocovariance
 from radiata_core.seeds import generators_of, noise_of
-from radiata_latents.model.langevin_flow import DYNAMICS, LangevinFlow
+from radiata_latents.model.langevin_flow import Dynamics, LangevinFlow
 
 SIZES = {"neurons": 7, "heldin": 5, "bins": 12, "forward": 4, "latents": 5, "hidden": 8}
 
@@ -123,10 +123,10 @@ def test_feedback_holds_a_drawn_path() -> None:
     assert spread[1] < spread[0] * 2 / 3
 
 
-@pytest.mark.parametrize("dynamics", DYNAMICS)
+@pytest.mark.parametrize("dynamics", Dynamics)
 @pytest.mark.parametrize("attention", [False, True])
 @torch.no_grad()
-def test_a_row_is_the_same_alone(dynamics: str, attention: bool) -> None:
+def test_a_row_is_the_same_alone(dynamics: Dynamics, attention: bool) -> None:
     model = made(dynamics=dynamics, attention=attention)
     if attention:
         model.attention.out.weight.normal_(generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ from radiata_core.seeds import generators_of
 from radiata_latents.model.gru_smoother import GRUSmoother, NoPosterior
 from radiata_latents.model.langevin_flow import LangevinFlow
 from radiata_latents.model.objective import TrialBound, poisson_nll
+from radiata_latents.model.population_model import PopulationModel
 
 SIZES = {"neurons": 6, "heldin": 4, "bins": 10, "forward": 3, "hidden": 8}
 
@@ -17,13 +18,11 @@ def counts_of(rows: int) -> Tensor:
     return torch.poisson(torch.full((rows, 13, 6), 1.5), generator=torch.Generator().manual_seed(2))
 
 
-class Spy(torch.nn.Module):
+class Spy(PopulationModel):
     """Constant rates; keeps what it was shown."""
 
-    neurons, heldin, bins, forward_bins = 6, 4, 10, 3
-
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(6, 4, 10, 3)
         self.log_rate = torch.nn.Parameter(torch.zeros(1, 13, 6))
         self.seen = torch.zeros(())
 

@@ -85,7 +85,10 @@ def count_masks(
     if not generators:
         raise InputError("expected one generator a trial; got none. Use generators_of(seeds).")
     drawn = torch.stack(
-        [torch.rand(2, bins, heldin, generator=g, device=g.device).to(device) for g in generators]
+        [
+            torch.rand(1 + pass_through, bins, heldin, generator=g, device=g.device).to(device)
+            for g in generators
+        ]
     )
     keep = drawn[:, 0] < share
     scored = ~keep

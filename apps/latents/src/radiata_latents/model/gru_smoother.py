@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from radiata_core.errors import InputError
 from radiata_core.specs import buildable
+from radiata_latents.model.population_model import LARGEST_LOG_RATE, PopulationModel
 
 __all__ = ["GRUSmoother", "NoPosterior"]
 
@@ -33,7 +33,7 @@ class NoPosterior:
 
 
 @buildable("gru-smoother")
-class GRUSmoother(nn.Module):
+class GRUSmoother(PopulationModel):
     """Rates of a population from spikes of its held-in part; the interface of `LangevinFlow`, without latents.
 
     Args:
@@ -56,11 +56,7 @@ class GRUSmoother(nn.Module):
         factors: int = 16,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        if not 0 < heldin <= neurons or bins < 2 or forward < 0:
-            raise InputError(
-                f"expected 0 < heldin <= neurons and 2 bins or more; got {heldin} of {neurons} and {bins} + {forward} bins."
-            )
+        super().__init__(neurons, heldin, bins, forward)
         self.options = {
             "neurons": neurons,
             "heldin": heldin,
@@ -70,7 +66,6 @@ class GRUSmoother(nn.Module):
             "factors": factors,
             "dropout": dropout,
         }
-        self.neurons, self.heldin, self.bins, self.forward_bins = neurons, heldin, bins, forward
         self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout)
         self.factors = nn.Linear(2 * hidden, factors)
@@ -79,21 +74,16 @@ class GRUSmoother(nn.Module):
 
     def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
         """Begin at the neurons' mean counts a bin."""
-        with torch.no_grad():
-            self.readout.bias.copy_(mean.clamp_min(1e-4).log())
+        self.begin_at(self.readout, mean)
 
     def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> NoPosterior:
         """Log-rates, in the place of a posterior."""
-        if counts.shape[1:] != (self.bins, self.heldin):
-            raise InputError(
-                f"expected counts of (batch, {self.bins} observed bins, {self.heldin} held-in neurons); got "
-                f"{tuple(counts.shape)}. Cut trials as the model was trained."
-            )
+        self.check_seen(counts)
         hidden = self.dropout(self.encoder(counts)[0])
         factors = self.factors(hidden)
         if self.ahead is not None:
             factors = torch.cat([factors, self.ahead(hidden[:, -1]).unflatten(1, (self.forward_bins, -1))], 1)
-        return NoPosterior(self.readout(factors).clamp(max=5.0))
+        return NoPosterior(self.readout(factors).clamp(max=LARGEST_LOG_RATE))
 
     def path(
         self,

@@ -36,6 +36,7 @@ References:
 
 import math
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 
 import torch
 from jaxtyping import Float
@@ -47,18 +48,22 @@ from radiata_core.langevin import Bath, LinearStep, oscillator
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
 from radiata_latents.model.latent_path import LatentPath, Posterior
+from radiata_latents.model.population_model import LARGEST_LOG_RATE, PopulationModel
 from radiata_latents.model.time_attention import TimeAttention
 
-__all__ = ["DYNAMICS", "LangevinFlow"]
+__all__ = ["Dynamics", "LangevinFlow"]
 
-DYNAMICS = ("oscillators", "first-order", "independent")
-"""Underdamped (the default), their overdamped limit, or latents that are new in every bin (ablations)."""
-LARGEST = 5.0
-"""Log of the largest rate, expected counts a bin: beyond it exp() only overflows."""
+
+class Dynamics(StrEnum):
+    """How a latent goes on: underdamped, in the overdamped limit, or new in every bin (the last two are ablations)."""
+
+    OSCILLATORS = "oscillators"
+    FIRST_ORDER = "first-order"
+    INDEPENDENT = "independent"
 
 
 @buildable("langevin-flow")
-class LangevinFlow(nn.Module):
+class LangevinFlow(PopulationModel):
     """Rates of a population from spikes of its held-in part.
 
     Args:
@@ -70,7 +75,7 @@ class LangevinFlow(nn.Module):
         latents: Oscillators, K.
         hidden: Units of the encoder, each way.
         band_hz: Least and largest frequency that can be learned.
-        dynamics: One of `DYNAMICS`.
+        dynamics: One of `Dynamics`, or its word in a file.
         coupled: Learn L and c; otherwise U is |q|^2 / 2.
         attention: Add one layer of attention over time to the read-out (of latents, never of the encoder).
         dropout: Of the encoder's output, in [0, 1).
@@ -89,22 +94,20 @@ class LangevinFlow(nn.Module):
         latents: int = 16,
         hidden: int = 64,
         band_hz: Sequence[float] = (0.3, 8.0),
-        dynamics: str = "oscillators",
+        dynamics: Dynamics | str = Dynamics.OSCILLATORS,
         coupled: bool = True,
         attention: bool = False,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        if not 0 < heldin <= neurons or bins < 2 or forward < 0 or latents < 3 or not bin_s > 0:
+        super().__init__(neurons, heldin, bins, forward)
+        if latents < 3 or not bin_s > 0:
+            raise InputError(f"expected 3 latents or more and a bin > 0 s; got {latents} and {bin_s}.")
+        if not 0 < band_hz[0] < band_hz[1] <= 0.5 / bin_s:
             raise InputError(
-                f"expected 0 < heldin <= neurons, 2 bins or more, 3 latents or more; got {heldin} of {neurons} "
-                f"neurons, {bins} + {forward} bins of {bin_s} s and {latents} latents."
+                f"expected 0 < band < {0.5 / bin_s:g} Hz, half the rate of bins; got {tuple(band_hz)}."
             )
-        if dynamics not in DYNAMICS or not 0 < band_hz[0] < band_hz[1] <= 0.5 / bin_s:
-            raise InputError(
-                f"expected dynamics {', '.join(DYNAMICS)} and 0 < band < {0.5 / bin_s:g} Hz (half the rate of bins); got "
-                f"{dynamics!r} and {tuple(band_hz)}."
-            )
+        if dynamics not in set(Dynamics):
+            raise InputError(f"expected dynamics {', '.join(Dynamics)}; got {dynamics!r}.")
         self.options = {
             "neurons": neurons,
             "heldin": heldin,
@@ -114,15 +117,14 @@ class LangevinFlow(nn.Module):
             "latents": latents,
             "hidden": hidden,
             "band_hz": list(band_hz),
-            "dynamics": dynamics,
+            "dynamics": Dynamics(dynamics),
             "coupled": coupled,
             "attention": attention,
             "dropout": dropout,
         }
-        self.neurons, self.heldin, self.bins, self.forward_bins = neurons, heldin, bins, forward
-        self.bin_s, self.latents, self.dynamics, self.coupled = bin_s, latents, dynamics, coupled
+        self.bin_s, self.latents, self.dynamics, self.coupled = bin_s, latents, Dynamics(dynamics), coupled
         self.band = (math.log(band_hz[0]), math.log(band_hz[1]))
-        self.draws = 2 if dynamics != "first-order" else 1
+        self.draws = 1 if self.dynamics is Dynamics.FIRST_ORDER else 2
         self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout)
         self.start = nn.Linear(2 * hidden, 4 * latents)
@@ -155,20 +157,15 @@ class LangevinFlow(nn.Module):
 
     def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
         """Begin at the neurons' mean counts a bin: the null model of the metrics."""
-        with torch.no_grad():
-            self.readout.bias.copy_(mean.clamp_min(1e-4).log())
+        self.begin_at(self.readout, mean)
 
     def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> Posterior:
         """The posterior given spikes of held-in neurons in the observed bins.
 
         Raises:
-            InputError: counts of another shape, or not finite.
+            InputError: counts of another shape.
         """
-        if counts.shape[1:] != (self.bins, self.heldin):
-            raise InputError(
-                f"expected counts of (batch, {self.bins} observed bins, {self.heldin} held-in neurons); got "
-                f"{tuple(counts.shape)}. Cut trials as the model was trained."
-            )
+        self.check_seen(counts)
         hidden = self.dropout(self.encoder(counts)[0])
         ends = torch.cat([hidden[:, -1, : hidden.shape[2] // 2], hidden[:, 0, hidden.shape[2] // 2 :]], 1)
         mean, log_sd = self.start(ends).unflatten(1, (2, 2, self.latents)).unbind(1)
@@ -216,7 +213,7 @@ class LangevinFlow(nn.Module):
             steering: In the first steps, the mean of the noise but for its feedback - K (q, v / omega), which is added.
         """
         q, w = start.unbind(1)
-        if self.dynamics == "first-order":
+        if self.dynamics is Dynamics.FIRST_ORDER:
             w = torch.zeros_like(w)
         advance = self._advance(q)
         held = None
@@ -236,9 +233,9 @@ class LangevinFlow(nn.Module):
 
     def _advance(self, like: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
         """`(q, w, xi, force at q or None) -> (q, w, force at the new q)`, its numbers made once."""
-        if self.dynamics == "independent":
+        if self.dynamics is Dynamics.INDEPENDENT:
             return lambda q, w, xi, held: (xi[:, 0], xi[:, 1], None)
-        if self.dynamics == "first-order":
+        if self.dynamics is Dynamics.FIRST_ORDER:
             return self._first_order()
         omega = 2 * math.pi * self.frequency_hz
         numbers = self.step().like(like)
@@ -307,7 +304,7 @@ class LangevinFlow(nn.Module):
         features = path.features
         if self.attention is not None:
             features = features + self.attention(features)
-        return self.readout(features).clamp(max=LARGEST)
+        return self.readout(features).clamp(max=LARGEST_LOG_RATE)
 
     def forward(self, counts: Float[Tensor, "batch bins heldin"]) -> Float[Tensor, "batch time neuron"]:
         """Log-rates of the posterior mean's path."""
@@ -332,11 +329,8 @@ class LangevinFlow(nn.Module):
         posterior = self.encode(counts)
         if passes == 0:
             return self.log_rates(self.path(posterior)).exp()
-        if len(generators or ()) != len(counts):
-            raise InputError(
-                f"expected one generator a trial, {len(counts)}; got {len(generators or ())}. Use generators_of(seeds)."
-            )
-        drawn = [self.log_rates(self.path(posterior, generators, generators)).exp() for _ in range(passes)]
+        rows = self.check_generators(counts, generators)
+        drawn = [self.log_rates(self.path(posterior, rows, rows)).exp() for _ in range(passes)]
         return torch.stack(drawn).mean(0)
 
     def sample(self, generators: Sequence[Generator], bins: int | None = None) -> LatentPath:

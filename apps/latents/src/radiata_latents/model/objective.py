@@ -26,13 +26,15 @@ from torch import Generator, Tensor
 
 from radiata_core.errors import InputError
 from radiata_core.objectives import Loss
+from radiata_latents.model.coordinated_dropout import count_masks
+from radiata_latents.model.elbo_terms import poisson_cost
 
 __all__ = ["TrialBound", "poisson_nll"]
 
 
 def poisson_nll(log_rates: Tensor, counts: Tensor) -> Tensor:
     """-log Poisson(counts | exp(log_rates)), nats, element by element."""
-    return torch.exp(log_rates) - counts * log_rates + torch.lgamma(counts + 1)
+    return poisson_cost(log_rates, counts) + torch.lgamma(counts + 1)
 
 
 @dataclass(frozen=True)
@@ -84,28 +86,18 @@ class TrialBound:
         Raises:
             InputError: counts that do not fit the model.
         """
-        if counts.shape[1:] != (model.bins + model.forward_bins, model.neurons):
-            raise InputError(
-                f"expected counts of (batch, {model.bins} + {model.forward_bins} bins, {model.neurons} neurons); got "
-                f"{tuple(counts.shape)}. Cut trials as the model expects."
-            )
-        shown = self._shown(model, counts, generators)
-        seen = counts[:, : model.bins, : model.heldin] * shown / self.shown
-        posterior = model.encode(seen)
+        model.check_counts(counts)
+        masks = count_masks(
+            generators, model.bins, model.heldin, self.shown, pass_through=False, device=counts.device
+        )
+        posterior = model.encode(masks.shown(counts[:, : model.bins, : model.heldin]))
         path = model.path(posterior, generators, generators)
         log_rates = model.log_rates(path)
         weights = torch.ones_like(counts)
-        weights[:, : model.bins, : model.heldin] = (~shown).to(counts) / (1 - self.shown)
+        weights[:, : model.bins, : model.heldin] = masks.scored.to(counts) / (1 - self.shown)
         if observed is not None:
             weights = weights * observed[..., None].to(counts)
         nll = (weights * poisson_nll(log_rates, counts)).flatten(1).sum(1)
         scored = weights.flatten(1).sum(1).clamp_min(1.0)
         per_sample = (nll + self.weight * posterior.kl(path)) / scored
         return Loss(per_sample.mean(), per_sample, torch.zeros_like(per_sample))
-
-    def _shown(self, model: Any, counts: Tensor, generators: Sequence[Generator]) -> Tensor:
-        shape = (model.bins, model.heldin)
-        rows = [
-            torch.rand(shape, generator=g, device=g.device).to(counts.device) < self.shown for g in generators
-        ]
-        return torch.stack(rows)

@@ -38,6 +38,7 @@ from radiata_latents.model.linear_scan import langevin_scan
 from radiata_latents.model.paper_decoder import HEADS, DecoderDropout, PaperDecoder
 from radiata_latents.model.paper_potential import CoupledPotential
 from radiata_latents.model.paper_switches import PaperSwitches
+from radiata_latents.model.population_model import PopulationModel
 
 __all__ = ["Draws", "Encoded", "PaperLangevinFlow", "PaperPath", "Windows"]
 
@@ -94,7 +95,7 @@ class Windows:
 
 
 @buildable("paper-langevin-flow")
-class PaperLangevinFlow(nn.Module):
+class PaperLangevinFlow(PopulationModel):
     """Rates of a population from spikes of its held-in part.
 
     Args:
@@ -120,11 +121,10 @@ class PaperLangevinFlow(nn.Module):
         inner: int = 512,
         switches: PaperSwitches | None = None,
     ) -> None:
-        super().__init__()
-        if not 0 < heldin <= neurons or bins < 2 or forward < 0 or inner < 1:
+        super().__init__(neurons, heldin, bins, forward)
+        if inner < 1:
             raise InputError(
-                f"expected 0 < heldin <= neurons, 2 bins or more, forward >= 0 and inner > 0; got {heldin} of {neurons} "
-                f"neurons, {bins} + {forward} bins, {inner}."
+                f"expected a feed-forward part of inner > 0 units; got {inner}. The release has 512."
             )
         self.switches = s = PaperSwitches() if switches is None else switches
         self.options = {
@@ -136,7 +136,6 @@ class PaperLangevinFlow(nn.Module):
             "inner": inner,
             "switches": s,
         }
-        self.neurons, self.heldin, self.bins, self.forward_bins = neurons, heldin, bins, forward
         self.hidden, self.inner = hidden, inner
         self.potential = CoupledPotential(
             hidden, normalised=s.normalised_kernel, epsilon=s.kernel_epsilon, spread=s.kernel_spread
@@ -147,8 +146,7 @@ class PaperLangevinFlow(nn.Module):
 
     def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
         """Begin at the neurons' mean counts a bin (the release does not)."""
-        with torch.no_grad():
-            self.decoder.readout.bias.copy_(mean.clamp_min(1e-4).log())
+        self.begin_at(self.decoder.readout, mean)
 
     def draw(self, generators: Sequence[Generator], *, dropout: bool = False) -> Draws:
         """Noise, and with `dropout` the units that are dropped; row i from generator i alone.
@@ -182,11 +180,7 @@ class PaperLangevinFlow(nn.Module):
         Raises:
             InputError: counts of another shape.
         """
-        if counts.shape[1:] != (self.bins, self.heldin):
-            raise InputError(
-                f"expected counts of (batch, {self.bins} observed bins, {self.heldin} held-in neurons); got "
-                f"{tuple(counts.shape)}. Cut trials as the model was trained."
-            )
+        self.check_seen(counts)
         dropout = None if draws is None else draws.encoder
         read = self._read(counts)
         if dropout is None:
@@ -273,16 +267,10 @@ class PaperLangevinFlow(nn.Module):
         """
         if passes == 0:
             return self(counts).exp()
-        if len(generators or ()) != len(counts):
-            raise InputError(
-                f"expected one generator a trial, {len(counts)}; got {len(generators or ())}. Use generators_of(seeds)."
-            )
+        rows = self.check_generators(counts, generators)
         s = self.switches
         drawn = torch.stack(
-            [
-                self(counts, self.draw(generators or (), dropout=s.dropout_at_prediction))
-                for _ in range(passes)
-            ]
+            [self(counts, self.draw(rows, dropout=s.dropout_at_prediction)) for _ in range(passes)]
         )
         return drawn.mean(0).exp() if s.geometric_mean else drawn.exp().mean(0)
 

@@ -71,11 +71,7 @@ class PaperBound:
         Raises:
             InputError: counts that do not fit the model.
         """
-        if counts.shape[1:] != (model.bins + model.forward_bins, model.neurons):
-            raise InputError(
-                f"expected counts of (batch, {model.bins} + {model.forward_bins} bins, {model.neurons} neurons); got "
-                f"{tuple(counts.shape)}. Cut trials as the model expects."
-            )
+        model.check_counts(counts)
         s = model.switches
         masks = count_masks(
             generators, model.bins, model.heldin, s.shown, pass_through=s.pass_through, device=counts.device
