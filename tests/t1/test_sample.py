@@ -15,6 +15,7 @@ from radiata_imaging.nifti import read_volume
 from radiata_t1 import cli
 from radiata_t1.experiment.sample import Sample, file_name
 from radiata_t1.model.samplers import GridName, Sampler, SamplerName, start_state
+from radiata_t1.model.weights import find_model
 
 
 @pytest.mark.parametrize(
@@ -159,3 +160,28 @@ def test_wrong_models_and_options_are_one_line(
     assert "'weight'" in _fails(sample(tiny_run, "--condition", "weight=3"), capsys)
     assert "different seeds" in _fails(sample(tiny_run, "--seeds", "1", "1"), capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_few_steps_take_the_student_and_nothing_else_does(tmp_path: Path) -> None:
+    """Up to 4 steps, no sampler named, no guidance: few-step-4mm; the head is its single jump, and the file says so."""
+    student, teacher = find_model("few-step-4mm"), find_model("rflow-4mm")
+    cases = [
+        ({"steps": 1}, student),
+        ({"steps": 4}, student),
+        ({"steps": 5}, teacher),
+        ({}, teacher),
+        ({"steps": 2, "sampler": "ddim"}, teacher),
+        ({"steps": 2, "guidance": 2.0}, teacher),
+        ({"steps": 2, "model": "rflow-4mm"}, teacher),
+    ]
+    for options, file in cases:
+        folder = tmp_path / "-".join(map(str, options.values()))
+        Sample(out=folder, seeds=(3,), dry_run=len(options) != 1 or options["steps"] != 1, **options).run()
+        assert find_model(Sample(out=folder, **options)._model()) == file, options
+    sidecar = json.loads((tmp_path / "1" / file_name(3).replace(".nii.gz", ".json")).read_text())
+    loaded = load_model(student)
+    assert sidecar["ModelSHA256"] == loaded.sha256
+    with torch.inference_mode():
+        head = Sampler(SamplerName.DDIM, 1, GridName.LINEAR)(loaded.denoiser, [3], (1, 48, 56, 48))
+    drawn = read_volume(tmp_path / "1" / file_name(3)).array
+    assert np.abs(drawn - 500 * (head[0, 0].clamp(-1, 1).numpy() + 1)).max() < 0.5  # of 1000

@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from radiata_core.coefficients import expand
 from radiata_core.errors import InputError
 from radiata_core.jacobians import Field, inner, jvp, rademacher, vjp
 from radiata_core.kernels import GaussianKernel
@@ -189,9 +190,9 @@ def random_plane(x: Batch, generators: Sequence[torch.Generator]) -> tuple[Batch
         raise InputError("expected events of two elements or more; got one. A line has no loops.")
     kernel = GaussianKernel()
     u, v = kernel.noise(x, generators), kernel.noise(x, generators)
-    u = u / _rows(inner(u, u).sqrt(), x)
-    v = v - _rows(inner(u, v), x) * u
-    return u, v / _rows(inner(v, v).sqrt(), x)
+    u = u / expand(inner(u, u).sqrt(), x)
+    v = v - expand(inner(u, v), x) * u
+    return u, v / expand(inner(v, v).sqrt(), x)
 
 
 def loop_integral(
@@ -271,7 +272,3 @@ def _segment(field: Field, a: Tensor, b: Tensor, points: int) -> Tensor:
         with torch.no_grad():
             total = total + weight / 2 * inner(field(a + (node + 1) / 2 * (b - a)), b - a)
     return total
-
-
-def _rows(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *(1,) * (like.ndim - 1))
