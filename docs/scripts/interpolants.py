@@ -181,7 +181,7 @@ def main() -> None:
         axis.plot(lines[..., 0], lines[..., 1], color="0.6", lw=0.4)
         axis.scatter(*lines[0].T, s=7, label="first set, t = 0")
         axis.scatter(*lines[-1].T, s=7, label="second set, t = 1")
-        axis.set(title=name, xlim=(-4, 4), ylim=(-4, 4), aspect="equal")
+        axis.set(title=name, xlim=(-4, 4), ylim=(-4, 5.6), aspect="equal")
     axes[0].legend(fontsize=7, frameon=False, loc="upper left")
     for steps, colour in zip((25, 100, 400), ("C1", "C2", "C0"), strict=True):
         mean = [found[steps, e][0] for e in EPSILONS]
@@ -206,8 +206,8 @@ def main() -> None:
         colour = ("C3", "C2", "C0")[k]
         axes[3].contour(line, line, density, levels=[0.3 * float(density.max())], colors=colour, linewidths=1)
         axes[3].plot([], [], color=colour, label=f"{name}: {modes(density)}")
-    axes[3].set(title="modes at t = 1/2", aspect="equal", xlim=(-4, 4), ylim=(-4, 4))
-    axes[3].legend(fontsize=7, frameon=False, loc="lower center")
+    axes[3].set(title="modes at t = 1/2", aspect="equal", xlim=(-4, 4), ylim=(-4, 5.6))
+    axes[3].legend(fontsize=7, frameon=False, loc="upper center")
     path = DOCS / "images" / "interpolants.png"
     figure.savefig(path, dpi=88)
     print(f"written to {path.relative_to(DOCS.parent)}, {path.stat().st_size / 1e3:.0f} kB")
