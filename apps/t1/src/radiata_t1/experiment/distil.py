@@ -162,7 +162,9 @@ class Distil:
             raise InputError("expected --resume or --overwrite; got both. Take one.")
         needed = "store" if self.method == "ctm" else "pairs"
         if getattr(self, needed) is None:
-            raise InputError(f"expected --{needed} for --method {self.method}; got none. Pass --{needed} PATH.")
+            raise InputError(
+                f"expected --{needed} for --method {self.method}; got none. Pass --{needed} PATH."
+            )
 
     def _data(self, loaded: "LoadedModel") -> tuple[Any, list[int] | None, dict[str, Any]]:
         """Items, their people, and what the metadata says of them."""
