@@ -23,8 +23,8 @@ from radiata_core.runs import atomic_path, write_json
 from radiata_imaging.canonical import Canonical, canonical
 from radiata_imaging.volume import Volume
 
-__all__ = ["STAMP", "Convention", "NumberedFigure", "grid", "histogram", "losses", "mosaic", "png", "save", "spectrum",
-           "validation_by_log_snr"]  # fmt: skip
+__all__ = ["COLOURS", "STAMP", "Convention", "NumberedFigure", "grid", "histogram", "losses", "mosaic", "png", "save",
+           "spectrum", "validation_by_log_snr"]  # fmt: skip
 
 STAMP = "SYNTHETIC – not for clinical use"
 # Okabe and Ito (2008): told apart by colour-blind readers, and by lightness in print.
