@@ -15,7 +15,7 @@ import xarray as xr
 from radiata_core.errors import InputError
 from radiata_latents.data.population import population
 
-__all__ = ["Recording", "Trace", "consecutive_events", "windows"]
+__all__ = ["Recording", "Trace", "consecutive_events", "trace_named", "windows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ def windows(
         )
     values, channels = None, None
     if behaviour is not None:
-        trace = _trace(recording, behaviour)
+        trace = trace_named(recording, behaviour)
         values, channels = _resampled(trace, edges + lag_s), trace.channels
     return population(
         np.where(observed[..., None], counts, np.nan),
@@ -208,7 +208,12 @@ def _observed(intervals: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return inside
 
 
-def _trace(recording: Recording, name: str) -> Trace:
+def trace_named(recording: Recording, name: str) -> Trace:
+    """The trace of that path, or the only one whose path ends so.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
     if name in recording.traces:
         return recording.traces[name]
     ends = [path for path in recording.traces if path.split("/")[-1] == name]
