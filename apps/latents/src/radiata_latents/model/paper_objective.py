@@ -88,6 +88,7 @@ class PaperBound:
     ) -> Loss:
         """Loss with given masks and noise."""
         if observed is not None:
+            observed = observed.bool()  # the trainer's validation hands companions on as numbers
             counts = counts.masked_fill(~observed[..., None], 0.0)
         posterior = model.encode(masks.shown(counts[:, : model.bins, : model.heldin]), draws)
         path = model.path(posterior, draws=draws)
