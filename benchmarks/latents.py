@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from radiata_core.seeds import generators_of
 from radiata_latents.data.lorenz import LorenzVariant, lorenz_population, split_conditions
 from radiata_latents.model.bits import bits_per_spike
+from radiata_latents.model.flow_dynamics import Dynamics
 from radiata_latents.model.gpfa import fit_gpfa_rates
 from radiata_latents.model.gru_smoother import GRUSmoother
-from radiata_latents.model.langevin_flow import Dynamics, LangevinFlow
+from radiata_latents.model.langevin_flow import LangevinFlow
 from radiata_latents.model.objective import TrialBound
 from radiata_latents.model.paper_flow import PaperLangevinFlow
 from radiata_latents.model.paper_objective import PaperBound

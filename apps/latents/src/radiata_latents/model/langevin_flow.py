@@ -1,25 +1,16 @@
 r"""A population whose latents oscillate: underdamped Langevin dynamics, inferred from spikes.
 
-K oscillators share a bath of temperature 1; their positions q and velocities v follow
-
-$$dq_k = v_k\,dt, \quad m_k\,dv_k = -\partial_k U(q)\,dt - \gamma_k m_k v_k\,dt + \sqrt{2\gamma_k m_k}\,dW_k, \qquad
-  U = \tfrac12\lvert q\rvert^2 + \tfrac12 \lvert L q\rvert^2 + \tfrac c4 \textstyle\sum_k q_k^4, \quad m_k = \omega_k^{-2}.$$
-
-Frequencies $\omega_k$ and damping are learned. L couples neighbours on a ring by a kernel of three, so U is bounded below
-whatever is learned, and the law at rest is $e^{-U}$ (fluctuation and dissipation balance). The quadratic part of U is solved
-exactly over a bin (`radiata_core.oscillators`), the rest kicks it (`radiata_core.langevin`).
-
     spikes (held in) -> bidirectional GRU -> q(start), q(noise of every bin)
     start, noise -> q_t, v_t by the dynamics -> log rates = W (q, v / omega) + b [+ attention over time]
 
-The posterior is over the noise of *every* bin, the inputs that drive the dynamics: latents carry what spikes say. Its mean
-has feedback from the path so far,
+The dynamics are those of `flow_dynamics`: K oscillators in one bath, their frequencies and damping learned, coupled by a
+potential that is bounded below. The posterior is over the noise of *every* bin, the inputs that drive the dynamics: latents
+carry what spikes say. Its mean has feedback from the path so far,
 
 $$\xi_t \mid \text{path}, n \sim \mathcal N(u_t(n) - K\,(q_t, v_t/\omega),\; s_t(n)^2),$$
 
 which is the form of the exact posterior of a linear Gaussian model: without it the errors of all bins before would add
 up, and a drawn path would wander from what was seen. Then
-
 
 $$\log p(n) \ge E_q \log p(n \mid q, v) - \beta\,KL(q\,\|\,p),\qquad
   KL = KL(\text{start}) + \sum_t KL(\mathcal N(u_t - K(q_t, v_t/\omega), s_t^2)\,\|\,\mathcal N(0, 1)),\quad \beta \le 1.$$
@@ -29,37 +20,27 @@ overdamped by two orders of magnitude, and the latents carry nothing; what is di
 
 References:
     Song et al., "Langevin flows for modeling neural latent dynamics", 2025, https://arxiv.org/abs/2507.11531.
-    Leimkuhler & Matthews, 2013, https://arxiv.org/abs/1203.5428 (the integrator).
     Pandarinath et al., "Inferring single-trial neural population dynamics using sequential auto-encoders", 2018,
         https://doi.org/10.1038/s41592-018-0109-9 (inferred inputs).
 """
 
 import math
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from radiata_core.errors import InputError
-from radiata_core.langevin import Bath, LinearStep, oscillator
+from radiata_core.langevin import LinearStep
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
+from radiata_latents.model.flow_dynamics import Dynamics, Modes, dynamics_of
 from radiata_latents.model.latent_path import LatentPath, Posterior
 from radiata_latents.model.population_model import LARGEST_LOG_RATE, PopulationModel
 from radiata_latents.model.time_attention import TimeAttention
 
 __all__ = ["Dynamics", "LangevinFlow"]
-
-
-class Dynamics(StrEnum):
-    """How a latent goes on: underdamped, in the overdamped limit, or new in every bin (the last two are ablations)."""
-
-    OSCILLATORS = "oscillators"
-    FIRST_ORDER = "first-order"
-    INDEPENDENT = "independent"
 
 
 @buildable("langevin-flow")
@@ -122,9 +103,9 @@ class LangevinFlow(PopulationModel):
             "attention": attention,
             "dropout": dropout,
         }
-        self.bin_s, self.latents, self.dynamics, self.coupled = bin_s, latents, Dynamics(dynamics), coupled
-        self.band = (math.log(band_hz[0]), math.log(band_hz[1]))
-        self.draws = 1 if self.dynamics is Dynamics.FIRST_ORDER else 2
+        self.bin_s, self.latents = bin_s, latents
+        self.flow = dynamics_of(dynamics, latents, bin_s, band_hz, coupled)
+        self.draws = self.flow.draws
         self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
         self.dropout = nn.Dropout(dropout)
         self.start = nn.Linear(2 * hidden, 4 * latents)
@@ -132,28 +113,38 @@ class LangevinFlow(PopulationModel):
         for head in (self.start, self.noise):  # begin near the prior
             nn.init.normal_(head.weight, std=0.02)
             nn.init.zeros_(head.bias)
-        spread = torch.linspace(0.05, 0.95, latents)
-        self.pitch = nn.Parameter(torch.log(spread / (1 - spread)))
-        self.friction = nn.Parameter(torch.full((latents,), math.log(math.expm1(0.3))))
-        self.kernel = nn.Parameter(0.05 * torch.randn(3))
         self.feedback = nn.Parameter(torch.zeros(self.draws, 2, latents))
         with torch.no_grad():
             self.feedback[-1] = 0.2
-        self.stiffening = nn.Parameter(torch.tensor(-4.0))
         self.readout = nn.Linear(2 * latents, neurons)
         nn.init.normal_(self.readout.weight, std=0.1 / math.sqrt(latents))
         self.attention = TimeAttention(2 * latents) if attention else None
 
     @property
     def frequency_hz(self) -> Float[Tensor, "latent"]:
-        """Undamped frequency of each oscillator."""
-        low, high = self.band
-        return torch.exp(low + (high - low) * torch.sigmoid(self.pitch))
+        """Undamped frequency of each oscillator, were it alone."""
+        return self.flow.frequency_hz
 
     @property
     def damping(self) -> Float[Tensor, "latent"]:
         """Damping ratio gamma / (2 omega): below 1 it oscillates."""
-        return functional.softplus(self.friction) + 0.01
+        return self.flow.damping
+
+    def modes(self) -> Modes:
+        """Normal modes of the coupled oscillators."""
+        return self.flow.modes()
+
+    def step(self) -> LinearStep:
+        """The exact step of the uncoupled oscillators over one bin."""
+        return self.flow.step()
+
+    def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """-L^T L q - c q^3, what U has beyond |q|^2 / 2 pulls with."""
+        return self.flow.force(q)
+
+    def energy(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch"]:
+        """U(q) in units of the temperature, >= 0."""
+        return self.flow.energy(q)
 
     def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
         """Begin at the neurons' mean counts a bin: the null model of the metrics."""
@@ -212,92 +203,8 @@ class LangevinFlow(PopulationModel):
             noise: Standard normal for a path of the prior, or a deviation from the mean of a posterior.
             steering: In the first steps, the mean of the noise but for its feedback - K (q, v / omega), which is added.
         """
-        q, w = start.unbind(1)
-        if self.dynamics is Dynamics.FIRST_ORDER:
-            w = torch.zeros_like(w)
-        advance = self._advance(q)
-        held = None
-        positions, velocities, means = [q], [w], []
-        for k in range(noise.shape[1]):
-            xi = noise[:, k]
-            if steering is not None and k < steering.shape[1]:
-                mean = steering[:, k] - self.feedback[:, 0] * q[:, None] - self.feedback[:, 1] * w[:, None]
-                means.append(mean)
-                xi = xi + mean
-            q, w, held = advance(q, w, xi, held)
-            positions.append(q)
-            velocities.append(w)
-        return LatentPath(
-            torch.stack(positions, 1), torch.stack(velocities, 1), torch.stack(means, 1) if means else None
-        )
-
-    def _advance(self, like: Tensor) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
-        """`(q, w, xi, force at q or None) -> (q, w, force at the new q)`, its numbers made once."""
-        if self.dynamics is Dynamics.INDEPENDENT:
-            return lambda q, w, xi, held: (xi[:, 0], xi[:, 1], None)
-        if self.dynamics is Dynamics.FIRST_ORDER:
-            return self._first_order()
-        omega = 2 * math.pi * self.frequency_hz
-        numbers = self.step().like(like)
-        half = numbers.duration / (2 * numbers.mass)
-
-        def advance(
-            q: Tensor, w: Tensor, xi: Tensor, held: Tensor | None
-        ) -> tuple[Tensor, Tensor, Tensor | None]:
-            v = omega * w
-            if self.coupled:
-                v = v + half * (self.force(q) if held is None else held)
-            q, v = numbers(q, v, xi)
-            if self.coupled:
-                held = self.force(q)
-                v = v + half * held
-            return q, v / omega, held
-
-        return advance
-
-    def step(self) -> LinearStep:
-        """The exact step of the quadratic part over one bin."""
-        omega = 2 * math.pi * self.frequency_hz
-        return oscillator(self.bin_s, omega, Bath(2 * self.damping * omega, 1.0, omega**-2))
-
-    def _first_order(self) -> Callable[..., tuple[Tensor, Tensor, Tensor | None]]:
-        """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity.
-
-        The cubic part of F is its exact flow, q / sqrt(1 + 2 (1 - a) c q^2): as a step it would throw out a far state.
-        """
-        rate = 2 * math.pi * self.frequency_hz * self.bin_s / (2 * self.damping)
-        keep, gain = torch.exp(-rate), torch.sqrt(-torch.expm1(-2 * rate))
-        bent = 2 * (1 - keep) * functional.softplus(self.stiffening)
-
-        def advance(q: Tensor, w: Tensor, xi: Tensor, held: Tensor | None) -> tuple[Tensor, Tensor, None]:
-            after = gain * xi[:, 0]
-            if self.coupled:
-                q = q / torch.sqrt(1 + bent * q.square())
-                after = after + (1 - keep) * self._coupling(q)
-            return keep * q + after, torch.zeros_like(w), None
-
-        return advance
-
-    def _coupling(self, q: Tensor) -> Tensor:
-        """-L^T L q."""
-        return -self._circled(self._circled(q, self.kernel), self.kernel.flip(0))
-
-    def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
-        """-L^T L q - c q^3, the gradient of what U has beyond |q|^2 / 2."""
-        return self._coupling(q) - functional.softplus(self.stiffening) * q**3
-
-    def energy(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch"]:
-        """U(q) in units of the temperature, >= 0."""
-        quadratic = 0.5 * q.square().sum(1)
-        if not self.coupled:
-            return quadratic
-        coupled = 0.5 * self._circled(q, self.kernel).square().sum(1)
-        return quadratic + coupled + 0.25 * functional.softplus(self.stiffening) * (q**4).sum(1)
-
-    @staticmethod
-    def _circled(q: Tensor, kernel: Tensor) -> Tensor:
-        """Correlation with a kernel of three on a ring."""
-        return kernel[0] * q.roll(1, 1) + kernel[1] * q + kernel[2] * q.roll(-1, 1)
+        states, means = self.flow.run(start, noise, steering, self.feedback)
+        return LatentPath(states[:, :, 0], states[:, :, 1], means)
 
     def log_rates(self, path: LatentPath) -> Float[Tensor, "batch time neuron"]:
         """Log of expected counts a bin."""
