@@ -5,10 +5,10 @@ K oscillators share a bath of temperature 1; their positions q and velocities v 
 $$dq_k = v_k\,dt, \quad m_k\,dv_k = -\partial_k U(q)\,dt - \gamma_k m_k v_k\,dt + \sqrt{2\gamma_k m_k}\,dW_k, \qquad
   U = \tfrac12\lvert q\rvert^2 + \tfrac12 \lvert L q\rvert^2 + \tfrac c4 \textstyle\sum_k q_k^4, \quad m_k = \omega_k^{-2}.$$
 
-Frequencies $\omega_k$ and damping $\zeta_k = \gamma_k / 2\omega_k$ are learned. L couples neighbours on a ring by a kernel of
-three, so U is bounded below whatever is learned, and the law at rest is $e^{-U}$ (fluctuation and dissipation balance).
-The quadratic part |q|²/2 is solved exactly over a bin (`radiata_core.oscillators`), coupling and cubic force kick it before and
-after. Whatever is linear in that, and in a feedback of the state on the noise, is one matrix (`flow_scan`).
+Frequencies $\omega_k$ and damping $\zeta_k = \gamma_k / 2\omega_k$ are learned. L couples neighbours on a ring by a kernel
+of three, so U is bounded below whatever is learned, and the law at rest is $e^{-U}$ (fluctuation and dissipation balance).
+The quadratic part |q|²/2 is solved exactly over a bin (`radiata_core.oscillators`), coupling and cubic force kick it before
+and after. Whatever is linear in that, and in a feedback of the state on the noise, is one matrix (`flow_scan`).
 
     start (q, v / omega), noise of every bin  ->  q, v / omega of every bin
 
@@ -16,8 +16,8 @@ after. Whatever is linear in that, and in a feedback of the state on the noise, 
 all.
 
 References:
-    Song et al., "Langevin flows for modeling neural latent dynamics", 2025, https://arxiv.org/abs/2507.11531 (locally coupled
-        oscillators as a prior; `paper_potential` has the potential that was released).
+    Song et al., "Langevin flows for modeling neural latent dynamics", 2025, https://arxiv.org/abs/2507.11531 (locally
+        coupled oscillators as a prior; `paper_potential` has the potential that was released).
     Leimkuhler & Matthews, 2013, https://arxiv.org/abs/1203.5428 (the integrator).
 """
 
