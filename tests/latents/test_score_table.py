@@ -121,3 +121,19 @@ def test_kernel_is_the_presets() -> None:
     cells = population(np.ones((2, 4, 2)), 0.005, preset="mc_maze_small")
     assert kernel_of(cells) == 50 and kernel_of(population(np.ones((2, 4, 2)), 0.005)) == 0
     assert kernel_of(cells.assign_attrs(preset="nlb:area2_bump")) == 40
+
+
+def test_withheld_neurons_are_not_scored(wavy: xr.Dataset, found: np.ndarray) -> None:
+    """A trial whose held-out neurons a benchmark keeps counts for its held-in ones only."""
+    kept = np.isin(np.arange(36), [25])
+    cells = wavy.copy(deep=True).assign_coords(withheld=("trial", kept))
+    cells["counts"][25, :, np.flatnonzero(wavy["heldout"].values)] = 0
+    (row,) = score_rows(cells, {"m": found}, "validation", np.random.default_rng(0), heldin_scored=("m",))
+    heldout = wavy["heldout"].values
+    scored = [24, 26, 27, 28, 29]
+    parts = (a[scored][:, SEEN][..., heldout] for a in (found, wavy["counts"].values))
+    assert row["co_bps"] == pytest.approx(bits_per_spike(*parts), rel=1e-12)
+    (plain,) = score_rows(wavy, {"m": found}, "validation", np.random.default_rng(0), heldin_scored=("m",))
+    assert row["heldin_bps"] == plain["heldin_bps"]
+    everything = wavy.assign_coords(withheld=("trial", np.ones(36, bool)))
+    assert "no held-out neuron fires" in Scored(everything, "validation").why["co_bps"]

@@ -196,7 +196,7 @@ def load_population(path: Path) -> xr.Dataset:
             dataset = opened.load()
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"expected a population in {path}; the file cannot be read ({error}). Make it again with `prepare`."
+            f"expected a population; got {path}, which cannot be read ({error}). Make it again with `prepare`."
         ) from error
     check_population(dataset)
     dataset["observed"] = dataset["observed"].astype(bool)

@@ -110,10 +110,12 @@ def load_submission(path: Path) -> dict[str, dict[str, np.ndarray]]:
             found = {group: {key: file[group][key][()] for key in file[group]} for group in file}
     except (OSError, AttributeError, TypeError) as error:
         raise InputError(
-            f"expected a submission in {path}; it cannot be read ({error}). Write it again."
+            f"expected a submission; got {path}, which cannot be read ({error}). Write it again."
         ) from error
     if not found:
-        raise InputError(f"expected a submission with a data set; {path} is empty. Write it again.")
+        raise InputError(
+            f"expected a submission with a data set; got {path}, which is empty. Write it again."
+        )
     for group, parts in found.items():
         _check_group(group, parts)
     return found

@@ -18,6 +18,7 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_latents.data.trials import heldin_first
+from radiata_latents.experiment.score_table import withheld
 from radiata_latents.model.condition_average import fit_condition_average
 from radiata_latents.model.gpfa import fit_gpfa_rates
 from radiata_latents.model.smoothing import WIDTHS_S, fit_smoothed_rates
@@ -87,7 +88,7 @@ class _Fit:
         self.observed = population["observed"].values.astype(bool)
         self.order = heldin_first(population)
         self.heldin = int((~population["heldout"]).sum())
-        self.whole = self.train & self.observed.all(1)
+        self.whole = self.train & self.observed.all(1) & ~withheld(population)
         if not self.whole.any():
             raise InputError(
                 f"expected training trials that were recorded whole; got none of {int(self.train.sum())}. Prepare with "

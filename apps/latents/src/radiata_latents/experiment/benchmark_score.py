@@ -119,5 +119,5 @@ def _opened(targets: Path) -> h5py.File:
         return h5py.File(targets, "r")
     except OSError as error:
         raise InputError(
-            f"expected targets in {targets}; it cannot be read ({error}). Download it again."
+            f"expected targets; got {targets}, which cannot be read ({error}). Download it again."
         ) from error

@@ -10,9 +10,9 @@
 | behaviour_r2 | ridge regression on rates (`model.behaviour_decoding`) | fitted on training trials, observed window |
 | psth_r2 | conditions' averages (`model.psth`) | against all trials of each condition |
 
-Bins that were not observed are never scored. Bits of *held-in* neurons compare a model with spikes it was fed: smoothing
-with a narrow kernel copies them and "beats" the truth. They stand only for networks trained with coordinated dropout, which
-never see a count that they are scored on while they learn.
+Bins that were not observed are never scored, nor are neurons that a benchmark withholds. Bits of *held-in* neurons compare a
+model with spikes it was fed: smoothing with a narrow kernel copies them and "beats" the truth. They stand only for networks
+trained with coordinated dropout, which never see a count that they are scored on while they learn.
 
 The baselines (`baselines`) are scored by the same function.
 """
@@ -35,7 +35,7 @@ from radiata_latents.model.trial_sums import (
     r2_interval,
 )
 
-__all__ = ["SCORES", "Scored", "decoded", "kernel_of", "score_rows", "scored_trials"]
+__all__ = ["SCORES", "Scored", "decoded", "kernel_of", "score_rows", "scored_trials", "withheld"]
 
 SCORES = {
     "co_bps": "co-bps, bits a spike",
@@ -80,6 +80,9 @@ class Scored:
         seen = few["observed"].values.astype(bool)
         self.observed = seen & self.window
         self.counts = np.where(seen[..., None], few["counts"].values.astype(float), np.nan)
+        self.counts[np.ix_(withheld(population)[self.trials], np.ones_like(self.window), self.heldout)] = (
+            np.nan
+        )
         self.rates = few["rates"].values.astype(float) if "rates" in few else None
         self.expected = few["expected"].values.astype(float) if "expected" in few else self.rates
         self.kernel_ms = kernel_of(population) if kernel_ms is None else kernel_ms
@@ -124,6 +127,13 @@ def scored_trials(population: xr.Dataset, split: str) -> np.ndarray:
             "prepare with more."
         )
     return trials
+
+
+def withheld(population: xr.Dataset) -> np.ndarray:
+    """(trial,) True where a benchmark keeps the held-out neurons to itself: their counts stand as 0 and mean nothing."""
+    if "withheld" not in population.coords:
+        return np.zeros(population.sizes["trial"], bool)
+    return population["withheld"].values.astype(bool)
 
 
 def kernel_of(population: xr.Dataset) -> float:
@@ -190,7 +200,9 @@ def _scores(
 
     def bits(bins: np.ndarray, neurons: np.ndarray) -> Interval | None:
         r, n = mine[:, bins][..., neurons], scored.counts[:, bins][..., neurons]
-        if not np.isfinite(r).all() or not np.nansum(n) > 0:
+        there = np.isfinite(n).any((1, 2))
+        r, n = r[there], n[there]
+        if len(n) < 2 or not np.isfinite(r).all() or not np.nansum(n) > 0:
             return None
         return bits_interval(r, n, rng(), draws)
 
@@ -255,7 +267,7 @@ def _behaviour(scored: Scored, rates: np.ndarray, rng: np.random.Generator, draw
 def _psth(scored: Scored, mine: np.ndarray, rng: np.random.Generator, draws: int) -> Interval | None:
     """Averages of the scored trials of each condition against the histogram of all its trials, completely observed ones."""
     cells, window = scored.population, scored.window
-    whole = cells["observed"].values[:, window].all(1)
+    whole = cells["observed"].values[:, window].all(1) & ~withheld(cells)
     labels = np.unique(scored.condition[scored.condition >= 0])
     members = [np.flatnonzero((cells["condition"].values == label) & whole) for label in labels]
     histograms = smoothed_psth(
