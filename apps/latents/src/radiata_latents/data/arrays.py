@@ -106,10 +106,10 @@ def _population(arrays: dict[str, Any], bin_s: float, source: str, drop_silent: 
 
 def _numpy(path: Path) -> dict[str, Any]:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"counts": loaded}
-        with loaded:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"counts": loaded}
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
@@ -119,9 +119,8 @@ def _numpy(path: Path) -> dict[str, Any]:
 
 def _hdf5(path: Path) -> dict[str, Any] | xr.Dataset:
     """Arrays of an HDF5 or netCDF file; the population itself if it is one of ours."""
-    classic = (
-        path.read_bytes()[:3] == b"CDF" if path.stat().st_size < 2**20 else path.open("rb").read(3) == b"CDF"
-    )
+    with path.open("rb") as stream:
+        classic = stream.read(4) in (b"CDF\x01", b"CDF\x02")  # netCDF 3
     try:
         if not classic:
             with h5py.File(path, "r") as file:

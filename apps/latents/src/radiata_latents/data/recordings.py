@@ -216,7 +216,7 @@ def trace_named(recording: Recording, name: str) -> Trace:
     """
     if name in recording.traces:
         return recording.traces[name]
-    ends = [path for path in recording.traces if path.split("/")[-1] == name]
+    ends = [path for path in recording.traces if path.endswith(f"/{name}")]
     if len(ends) == 1:
         return recording.traces[ends[0]]
     raise InputError(

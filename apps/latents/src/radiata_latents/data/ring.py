@@ -4,8 +4,8 @@ $$\dot\theta = \omega, \qquad d\omega = -\gamma\omega\,dt + \sqrt{2\gamma}\,s\,d
   \lambda_i = \bar\lambda\,\frac{e^{\kappa\cos(\theta - \theta_i)}}{I_0(\kappa)}$$
 
 The heading is a free particle with friction (exact steps, `radiata_core.oscillators`), its start uniform; preferred
-headings are evenly spaced, tuning curves von Mises', and the mean rate of every cell is lambda-bar. `behaviour` is the cosine
-and sine of the heading at the centre of each bin, `rates` are E[count].
+headings are evenly spaced, tuning curves von Mises', and the mean rate of every cell is lambda-bar. `behaviour` is the
+cosine and sine of the heading at the centre of each bin, `rates` are E[count].
 
 Then $E\cos(\theta_{t+h} - \theta_t) = e^{-V/2}$ with $V = 2 s^2 (\gamma h - 1 + e^{-\gamma h})/\gamma^2$.
 

@@ -29,8 +29,6 @@ def stacked_traces(recording: Recording, names: Sequence[str]) -> Trace:
     found = [trace_named(recording, name) for name in names]
     if not found:
         raise InputError("expected the name of a trace; got none. Name --behaviour.")
-    if len(found) == 1:
-        return found[0]
     for name, trace in zip(names, found, strict=True):
         if trace.times.shape != found[0].times.shape or not np.allclose(
             trace.times, found[0].times, atol=1e-6
@@ -40,7 +38,7 @@ def stacked_traces(recording: Recording, names: Sequence[str]) -> Trace:
             )
     ends = [name.split("/")[-1] for name in names]
     channels = tuple(
-        end if len(trace.channels) == 1 else f"{end}/{channel}"
+        end if len(trace.channels) == 1 else channel if len(found) == 1 else f"{end}/{channel}"
         for end, trace in zip(ends, found, strict=True)
         for channel in trace.channels
     )
@@ -79,4 +77,4 @@ def frozen_spans(trace: Trace, least_s: float = STILL_S) -> np.ndarray:
 def outside(starts: np.ndarray, length_s: float, spans: np.ndarray) -> np.ndarray:
     """Whether each window [start, start + length) touches none of the spans, (window,) bool."""
     touches = (starts[:, None] < spans[None, :, 1]) & (starts[:, None] + length_s > spans[None, :, 0])
-    return ~touches.any(1)
+    return np.asarray(~touches.any(1))

@@ -54,17 +54,17 @@ def cut(asked: Prepare) -> tuple[xr.Dataset, dict[str, Any]]:
     if bin_s is not None and not bin_s > 0:
         raise InputError(f"expected a bin longer than 0 s; got --bin {asked.bin}. Use 20ms, say.")
     if asked.preset in SIMULATIONS:
-        made, own_split = _simulated(asked, bin_s), True
+        made, usual = _simulated(asked, bin_s), None
     else:
-        made, own_split = _read(asked, bin_s, notes)
+        made, usual = _read(asked, bin_s, notes)
     made = _thinned(asked, made, notes)
     if asked.holdout:
         made = with_heldout(made, _holdout(asked.holdout), asked.seed)
     given = (asked.split_by, asked.validation, asked.test) != (None, None, None)
-    if given or not own_split:
+    if given or usual:
         made = resplit(
             made,
-            asked.split_by or (SplitBy.BLOCK if asked.overlap else SplitBy.TRIAL),
+            asked.split_by or usual or SplitBy.TRIAL,
             validation=0.2 if asked.validation is None else asked.validation,
             test=asked.test or 0.0,
             seed=asked.seed,
@@ -105,8 +105,8 @@ def _simulated(asked: Prepare, bin_s: float | None) -> xr.Dataset:
     return split_trials(drawn)
 
 
-def _read(asked: Prepare, bin_s: float | None, notes: dict[str, Any]) -> tuple[xr.Dataset, bool]:
-    """The population of the sources, and whether they split it themselves."""
+def _read(asked: Prepare, bin_s: float | None, notes: dict[str, Any]) -> tuple[xr.Dataset, SplitBy | None]:
+    """The population of the sources, and how it is split by default: None where they do it themselves."""
     preset = (asked.preset or "").removeprefix("nlb:")
     if preset and preset not in PRESETS:
         names = [*SIMULATIONS, *(f"nlb:{name}" for name in PRESETS)]
@@ -131,7 +131,7 @@ def _read(asked: Prepare, bin_s: float | None, notes: dict[str, Any]) -> tuple[x
                 f"{asked.source[0].name}: its trials are cut already")  # fmt: skip
         load = load_lfads if kind is SourceKind.LFADS else load_arrays
         made = load(asked.source[0], bin_s, drop_silent=asked.drop_silent or asked.least_spikes > 0)
-        return made, len(set(made["split"].values.tolist())) > 1
+        return made, _usual(made)
     recording = _recording(asked, kind)
     if preset:
         _refuse(asked, (*_CUT_OPTIONS, "forward", "lag"), f"{asked.preset}: it says how trials are cut")
@@ -139,9 +139,14 @@ def _read(asked: Prepare, bin_s: float | None, notes: dict[str, Any]) -> tuple[x
             recording, preset, round(1000 * (bin_s or 0.005)), jitter=asked.seed if asked.jitter else None,
             set_to_go=asked.set_to_go,
         )  # fmt: skip
-        return made, len(set(made["split"].values.tolist())) > 1
+        return made, _usual(made)
     _refuse(asked, ("jitter", "set_to_go"), "anything but nlb:dmfc_rsg")
-    return _trials(asked, recording, bin_s or 0.02, notes), False
+    neighbours = asked.overlap or asked.align is None
+    return _trials(asked, recording, bin_s or 0.02, notes), SplitBy.BLOCK if neighbours else SplitBy.TRIAL
+
+
+def _usual(made: xr.Dataset) -> SplitBy | None:
+    return None if len(set(made["split"].values.tolist())) > 1 else SplitBy.TRIAL
 
 
 def _recording(asked: Prepare, kind: SourceKind) -> Recording:

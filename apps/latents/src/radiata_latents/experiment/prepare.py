@@ -77,7 +77,7 @@ class Prepare:
     least_spikes: int = 0
     """Leave out neurons with fewer spikes than this in all trials kept."""
     split_by: Annotated[str | None, tyro.conf.arg(metavar="trial|condition|block")] = None
-    """What stays together in the split; by default that of the source, or trial."""
+    """What stays together in the split; by default that of the source, block for windows that touch or overlap, or trial."""
     validation: float | None = None
     """Share for validation; by default that of the source, or 0.2."""
     test: float | None = None
