@@ -1,0 +1,163 @@
+"""What stands on a page: a training, a table of scores, a population, rates and the latents behind them.
+
+Sections are made from what a command wrote and from nothing else, so a page can be made again from the folder. Everything
+that a file or a user named is escaped by `radiata_imaging.report`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from radiata_core.runs import read_json, read_log
+from radiata_imaging.report import Image, Section, Table, Text
+from radiata_latents.experiment.figures_scores import score_dots, training_curves
+from radiata_latents.experiment.pictures import Picture
+from radiata_latents.experiment.score_table import SCORES
+
+__all__ = ["WARNING", "opening", "picture_sections", "population_section", "score_section", "train_section"]
+
+WARNING = "Not for clinical use: rates, latents and behaviour are a model's guesses about spikes."
+_SYNTHETIC = "The spikes are synthetic: nothing on this page was recorded from an animal or a person."
+
+
+def opening(synthetic: bool) -> Section:
+    """What a reader has to know first."""
+    blocks = [Text(WARNING, warning=True)]
+    return Section("Read first", [*blocks, Text(_SYNTHETIC, warning=True)] if synthetic else blocks)
+
+
+def population_section(population: xr.Dataset) -> Section:
+    """Sizes of a population."""
+    counts, observed = population["counts"].values, population["observed"].values
+    words, sizes = np.unique(population["split"].values, return_counts=True)
+    labels = population["condition"].values
+    bin_s = float(population.attrs["bin_s"])
+    held, forward = int(population["heldout"].sum()), int(population["forward"].sum())
+    hz = counts.sum((0, 1), dtype=float) / max(float(observed.sum()) * bin_s, 1e-12)
+    rows = [
+        ("source", population.attrs.get("source", "unknown")),
+        ("trials", ", ".join(f"{n} {word}" for word, n in zip(words, sizes, strict=True))),
+        ("conditions", len(np.unique(labels[labels >= 0])) or "none"),
+        (
+            "bins",
+            f"{population.sizes['time'] - forward} observed and {forward} forward, of {1000 * bin_s:g} ms",
+        ),
+        ("bins not observed", int((~observed).sum())),
+        ("neurons", f"{population.sizes['neuron'] - held} held in, {held} held out"),
+        ("rate of a neuron (Hz)", f"{np.median(hz):.2f} in the median, {hz.min():.2f} to {hz.max():.2f}"),
+        (
+            "behaviour",
+            ", ".join(map(str, population["channel"].values)) if "behaviour" in population else "none",
+        ),
+    ]
+    return Section("Population", [Table(("", ""), rows)])
+
+
+def train_section(
+    folder: Path, title: str = "Training", *, synthetic: bool = False
+) -> tuple[Section, list[Picture]]:
+    """Curves of `log.jsonl` and the table of `scores.json`, of a run folder."""
+    records = read_log(folder / "log.jsonl")
+    pictures: list[Picture] = []
+    blocks: list[Any] = []
+    if any(isinstance(record.get("loss"), int | float) for record in records):
+        last = max((int(record.get("step", 0)) for record in records), default=0)
+        caption = f"Loss of the objective against the step, {last} steps; the validation loss is of the averaged weights."
+        pictures.append(
+            Picture(f"training-{folder.name}", training_curves(records, synthetic=synthetic), caption)
+        )
+        blocks.append(Image(pictures[0].figure, caption))
+    else:
+        blocks.append(Text("The log holds no loss yet."))
+    if (folder / "scores.json").is_file():
+        scores = read_json(folder / "scores.json")
+        rows = list(_flat(scores))
+        blocks.append(
+            Table(
+                ("figure", "value"),
+                rows,
+                "scores.json: of the weights that were written, on validation trials.",
+            )
+        )
+    return Section(title, blocks), pictures
+
+
+def _flat(scores: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Rows of a nested mapping; lists of numbers in one cell."""
+    for name, value in scores.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, list):
+            if all(isinstance(v, int | float) for v in value):
+                yield f"{prefix}{name}", ", ".join(f"{v:.3g}" for v in value)
+            else:
+                for k, item in enumerate(value):
+                    yield from (
+                        _flat(item, f"{prefix}{name} {k} ")
+                        if isinstance(item, Mapping)
+                        else [(f"{prefix}{name} {k}", item)]
+                    )
+        else:
+            yield f"{prefix}{name}", value
+
+
+def score_section(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    trials: str,
+    marked: Sequence[str] = (),
+    synthetic: bool = False,
+    title: str = "Scores",
+) -> tuple[Section, list[Picture]]:
+    """Models and baselines as dots and as a table; columns that no row has are left out.
+
+    Args:
+        rows: Of `score_table.score_rows`.
+        trials: How many of which split, for the caption.
+        marked: Names of the models that the page is about.
+        synthetic: Stamp the figure.
+        title: Of the section.
+    """
+    columns = [column for column in SCORES if any(row.get(column) is not None for row in rows)]
+    if not columns:
+        return Section(title, [Text("No score could be computed.")]), []
+    names = [str(row["name"]) for row in rows]
+    dots = {SCORES[column]: [_interval(row, column) for row in rows] for column in columns[:4]}
+    caption = (
+        f"{trials}; lines: 95 % interval, bootstrap over trials (not over trainings). An arrow: the score lies further "
+        "left. A dash: the model says nothing there."
+    )
+    picture = Picture("scores", score_dots(names, dots, marked=marked, synthetic=synthetic), caption)
+    body = [
+        (name, *(_cell(row, column) for column in columns)) for name, row in zip(names, rows, strict=True)
+    ]
+    table = Table(
+        ("model", *(SCORES[column] for column in columns)),
+        body,
+        f"{trials}; value and 95 % interval over trials.",
+    )
+    return Section(title, [Image(picture.figure, caption), table]), [picture]
+
+
+def _interval(row: Mapping[str, Any], column: str) -> tuple[float, float, float] | None:
+    value = row.get(column)
+    if value is None:
+        return None
+    low, high = (row.get(f"{column}_{end}") for end in ("low", "high"))
+    return float(value), *(float("nan") if edge is None else float(edge) for edge in (low, high))
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    found = _interval(row, column)
+    if found is None:
+        return "–"
+    value, low, high = found
+    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
+
+
+def picture_sections(title: str, pictures: Sequence[Picture]) -> list[Section]:
+    """A section of pictures; none of none."""
+    return [Section(title, [Image(p.figure, p.caption) for p in pictures])] if pictures else []
