@@ -21,7 +21,7 @@ from radiata_latents.experiment.inference import infer_rates
 from radiata_latents.experiment.models import check_fits, load_network, members_of
 from radiata_latents.model.population_model import PopulationModel
 
-__all__ = ["COORDINATED", "LoadedModel", "Prediction", "load_ensemble", "predictions_of", "splits_of"]
+__all__ = ["COORDINATED", "LoadedModel", "Prediction", "Sources", "load_ensemble", "sources_of", "splits_of"]
 
 COORDINATED = ("radiata", "gru", "lfads")
 """Kinds that are trained on counts hidden from them. The released LangevinFlow is not: a quarter leaks."""
@@ -126,52 +126,75 @@ def load_ensemble(name: str | Path, population: xr.Dataset | None = None) -> Loa
     return LoadedModel(label or "model", tuple(one.network for one in loaded), first.metadata, checksum)
 
 
-def predictions_of(
-    population: xr.Dataset,
-    models: Sequence[str] = (),
-    files: Sequence[Path] = (),
-    *,
-    passes: int = 0,
-    seed: int = 0,
-    batch_size: int = 64,
-    device: str = "cpu",
-    splits: Sequence[str] = SPLITS,
-) -> list[Prediction]:
-    """Predictions of models, then of files, with different names.
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Models and files of rates that belong to a population, read and checked, and not run yet.
+
+    Attributes:
+        population: Theirs.
+        models: Networks and ensembles.
+        rates: Name → rates of a file.
+    """
+
+    population: xr.Dataset
+    models: tuple[LoadedModel, ...]
+    rates: tuple[tuple[str, xr.Dataset], ...]
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Name → SHA-256 of weights or, of a file of rates, of the weights that made it."""
+        found = {model.name: model.sha256 for model in self.models}
+        return found | {name: str(rates.attrs["model_sha256"]) for name, rates in self.rates}
+
+    def predictions(
+        self,
+        splits: Sequence[str] = SPLITS,
+        passes: int = 0,
+        seed: int = 0,
+        batch_size: int = 64,
+        device: str = "cpu",
+    ) -> list[Prediction]:
+        """Predictions of models, then of files, with different names.
+
+        Args:
+            splits: Which trials models are run on.
+            passes: Draws of the posterior, 0 for its mean.
+            seed: Of the draws.
+            batch_size: Trials at once.
+            device: Where to compute.
+        """
+        inferred = [
+            infer_rates(
+                model.networks, self.population, passes, seed, batch_size, True,
+                splits=splits, device=device, **model.about,
+            )
+            for model in self.models
+        ]  # fmt: skip
+        inferred += [rates for _, rates in self.rates]
+        names = _different([*(model.name for model in self.models), *(name for name, _ in self.rates)])
+        count = self.population.sizes["trial"]
+        return [
+            Prediction(name, _spread(one["rates"].values.astype(float), one["trial"].values, count), one)
+            for name, one in zip(names, inferred, strict=True)
+        ]
+
+
+def sources_of(population: xr.Dataset, models: Sequence[str] = (), files: Sequence[Path] = ()) -> Sources:
+    """Models and files, read and checked.
 
     Args:
         population: Checked.
         models: As `load_ensemble` takes them.
         files: Of rates.
-        passes: Draws of the posterior, 0 for its mean.
-        seed: Of the draws.
-        batch_size: Trials at once.
-        device: Where to compute.
-        splits: Which trials models are run on.
 
     Raises:
         InputError: a model or a file that cannot be read or is of another population.
     """
-    loaded = [load_ensemble(name, population) for name in models]
-    read = [load_rates(path) for path in files]
-    for rates in read:
+    loaded = tuple(load_ensemble(name, population) for name in models)
+    read = tuple((path.stem, load_rates(path)) for path in files)
+    for _, rates in read:
         check_belongs(rates, population)
-    inferred = [
-        infer_rates(
-            model.networks, population, passes, seed, batch_size, True,
-            splits=splits, device=device, **model.about,
-        )
-        for model in loaded
-    ]  # fmt: skip
-    names = _different([*(model.name for model in loaded), *(path.stem for path in files)])
-    return [
-        Prediction(
-            name,
-            _spread(rates["rates"].values.astype(float), rates["trial"].values, population.sizes["trial"]),
-            rates,
-        )
-        for name, rates in zip(names, [*inferred, *read], strict=True)
-    ]
+    return Sources(population, loaded, read)
 
 
 def _spread(values: np.ndarray, trials: np.ndarray, count: int) -> np.ndarray:

@@ -25,7 +25,7 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_latents.data.benchmark import PRESETS
-from radiata_latents.model.behaviour_decoding import fit_behaviour_decoder
+from radiata_latents.experiment.behaviour import decode_behaviour
 from radiata_latents.model.intervals import Interval, trial_interval
 from radiata_latents.model.psth import psth_r2, smoothed_psth
 from radiata_latents.model.trial_sums import (
@@ -35,7 +35,7 @@ from radiata_latents.model.trial_sums import (
     r2_interval,
 )
 
-__all__ = ["SCORES", "Scored", "decoded", "kernel_of", "score_rows", "scored_trials", "withheld"]
+__all__ = ["SCORES", "Scored", "kernel_of", "score_rows", "scored_trials", "withheld"]
 
 SCORES = {
     "co_bps": "co-bps, bits a spike",
@@ -228,40 +228,9 @@ def _scores(
     return found
 
 
-def decoded(
-    population: xr.Dataset, features: np.ndarray, trials: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Behaviour, what a decoder fitted on training trials says, and (trial, time) which bins count, of some trials.
-
-    Args:
-        population: With behaviour.
-        features: (trial, time, feature) of all trials, finite where there is behaviour in the observed window.
-        trials: Which are decoded; none of them is fitted on, unless they are the training trials themselves.
-
-    Returns:
-        None where nothing of a split can be decoded: too few bins, or no features in training.
-    """
-    window = ~population["forward"].values.astype(bool)
-    truth = population["behaviour"].values.astype(float)
-    known = population["observed"].values.astype(bool) & window & np.isfinite(truth).all(2)
-    train = np.flatnonzero(population["split"].values == "train")
-    fitted = known[train] & np.isfinite(features[train]).all(2)
-    if (
-        fitted.sum() < 10
-        or known[trials].sum() < 10
-        or not np.isfinite(features[trials][known[trials]]).all()
-    ):
-        return None
-    target = np.where(fitted[..., None], truth[train], np.nan)
-    decoder = fit_behaviour_decoder(np.where(fitted[..., None], features[train], 0.0), target)
-    rows = np.where(known[trials][..., None], features[trials], 0.0)
-    found = decoder.predict(rows.reshape(-1, rows.shape[2])).reshape(*rows.shape[:2], -1)
-    return truth[trials], found, known[trials]
-
-
 def _behaviour(scored: Scored, rates: np.ndarray, rng: np.random.Generator, draws: int) -> Interval | None:
-    made = decoded(scored.population, rates, scored.trials)
-    return None if made is None else r2_interval(*made, rng, draws)
+    made = decode_behaviour(scored.population, rates, scored.trials)
+    return None if made is None else r2_interval(made.truth, made.found, made.known, rng, draws)
 
 
 def _psth(scored: Scored, mine: np.ndarray, rng: np.random.Generator, draws: int) -> Interval | None:
