@@ -136,7 +136,7 @@ def test_no_spike_after_the_observed_window_reaches_a_rate(inputs: int) -> None:
         seen.append(original(path).detach())
         return original(path)
 
-    model.log_rates = spied  # type: ignore[method-assign]
+    model.log_rates = spied
     counts = counts_of(2, 13, 7)
     other = counts.clone()
     other[:, 9:] += 3

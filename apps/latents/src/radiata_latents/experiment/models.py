@@ -108,8 +108,12 @@ def network_for(
         torch.manual_seed(seed_of(seed, _WEIGHTS))
         try:
             network: Any = _NETWORKS[kind](**arguments)
-        except TypeError as error:
-            raise InputError(f"expected options of the network {kind}; {error}. Leave it out.") from None
+        except InputError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's own, of widths and probabilities
+            raise InputError(
+                f"expected options that the network {kind} takes; got {dict(options or {})}: {error}. Change them."
+            ) from None
     network.set_mean_counts(torch.from_numpy(_mean_counts(population)))
     return network
 

@@ -60,9 +60,9 @@ class Sweep:
     def run(self) -> None:
         if self.resume and self.overwrite:
             raise InputError("expected --resume or --overwrite; got both. Take one.")
-        if self.trials < 1 or self.jobs < 1:
+        if min(self.trials, self.jobs, self.steps) < 1:
             raise InputError(
-                f"expected one trial and one job or more; got {self.trials} and {self.jobs}. Give more."
+                f"expected one trial, job and step or more; got {self.trials}, {self.jobs} and {self.steps}. Give more."
             )
         space = read_space(self.space, self.network)
         for k in range(self.trials):

@@ -174,9 +174,6 @@ class LFADS(PopulationModel):
         nn.init.zeros_(self.start.bias)
         self.begin = nn.Linear(latents, generator)
         self.generator = nn.GRU(max(1, inputs), generator, batch_first=True)
-        # Starts that differ, and a generator that keeps them apart: it learns in fewer updates than from torch's defaults.
-        nn.init.normal_(self.begin.weight, std=latents**-0.5)
-        nn.init.orthogonal_(dict(self.generator.named_parameters())["weight_hh_l0"].data[2 * generator :])
         self.factors = nn.Linear(generator, factors, bias=False)
         self.readout = nn.Linear(factors, neurons)
         if inputs:
