@@ -5,11 +5,13 @@ import pytest
 
 from radiata_latents.model.bits import bits_per_spike
 from radiata_latents.model.intervals import trial_interval
+from radiata_latents.model.psth import psth_r2
 from radiata_latents.model.rate_scores import log_rate_r2, rate_r2, squared_correlation
 from radiata_latents.model.trial_sums import (
     bits_interval,
     correlation_interval,
     log_r2_interval,
+    psth_interval,
     r2_interval,
 )
 
@@ -67,3 +69,20 @@ def test_a_constant_truth_scores_as_in_the_metric(rng: np.random.Generator) -> N
     wrong = r2_interval(truth, truth + 0.1, known, rng)
     assert (right.value, right.low, right.high) == (1, 1, 1)
     assert (wrong.value, wrong.low, wrong.high) == (0, 0, 0)
+
+
+def test_histograms_are_those_of_resampled_trials(rng: np.random.Generator) -> None:
+    """Three conditions, one of a single trial that some draws leave out, one neuron with a constant histogram."""
+    condition = np.array([0] * 6 + [1] * 5 + [2])
+    histograms = rng.gamma(2.0, 0.3, (3, 7, 4))
+    histograms[..., 2] = 0.5
+    rates = histograms[condition] * np.exp(rng.normal(0, 0.4, (12, 7, 4)))
+    members = [np.flatnonzero(condition == c) for c in range(3)]
+
+    def score(some: np.ndarray, labels: np.ndarray) -> float:
+        return psth_r2(histograms, some, [np.flatnonzero(labels == c) for c in range(3)])
+
+    wanted = trial_interval(score, rates, condition, rng=np.random.default_rng(4))
+    got = psth_interval(histograms, rates, members, np.random.default_rng(4))
+    assert got.value == wanted.value
+    assert (got.low, got.high) == pytest.approx((wanted.low, wanted.high), rel=1e-9)

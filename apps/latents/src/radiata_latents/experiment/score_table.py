@@ -26,12 +26,13 @@ import xarray as xr
 from radiata_core.errors import InputError
 from radiata_latents.data.benchmark import PRESETS
 from radiata_latents.experiment.behaviour import decode_behaviour
-from radiata_latents.model.intervals import Interval, trial_interval
-from radiata_latents.model.psth import psth_r2, smoothed_psth
+from radiata_latents.model.intervals import Interval
+from radiata_latents.model.psth import smoothed_psth
 from radiata_latents.model.trial_sums import (
     bits_interval,
     correlation_interval,
     log_r2_interval,
+    psth_interval,
     r2_interval,
 )
 
@@ -249,8 +250,5 @@ def _psth(scored: Scored, mine: np.ndarray, rng: np.random.Generator, draws: int
     if not there.any():
         return None
 
-    def score(rates: np.ndarray, condition: np.ndarray) -> float:
-        own = [np.flatnonzero(condition == label) for label in labels[there]]
-        return psth_r2(histograms[there], rates, own) if any(map(len, own)) else 0.0
-
-    return trial_interval(score, mine[:, window], scored.condition, rng=rng, draws=draws)
+    own = [np.flatnonzero(scored.condition == label) for label in labels[there]]
+    return psth_interval(histograms[there], mine[:, window], own, rng, draws)

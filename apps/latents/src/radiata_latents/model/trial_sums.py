@@ -15,13 +15,16 @@ The values are those of `bits` and `rate_scores` themselves; the sums give the i
 compares both.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from radiata_latents.model.bits import LEAST, bits_per_spike
 from radiata_latents.model.intervals import Interval, trial_interval
+from radiata_latents.model.psth import psth_r2
 from radiata_latents.model.rate_scores import log_rate_r2, rate_r2, squared_correlation
 
-__all__ = ["bits_interval", "correlation_interval", "log_r2_interval", "r2_interval"]
+__all__ = ["bits_interval", "correlation_interval", "log_r2_interval", "psth_interval", "r2_interval"]
 
 LEAST_LOGGED = 1e-4
 """What `rate_scores.log_rate_r2` takes smaller rates for, expected counts a bin."""
@@ -101,6 +104,51 @@ def correlation_interval(
         _correlation, *(p.sum(1) for p in parts), known.sum(1).astype(float), rng=rng, draws=draws
     )
     return Interval(value, *_ends(sums))
+
+
+def psth_interval(
+    histograms: np.ndarray,
+    rates: np.ndarray,
+    members: Sequence[np.ndarray],
+    rng: np.random.Generator,
+    draws: int = 200,
+) -> Interval:
+    """`psth.psth_r2` with its 95 % interval over the trials whose rates are averaged; the histograms stay.
+
+    A draw's averages are one product of matrices a condition; a condition that a draw has no trial of is left out of it.
+
+    Args:
+        histograms: (condition, time, neuron), without NaN.
+        rates: (trial, time, neuron).
+        members: A condition's trials, as indices into `rates`, each.
+        rng: Chooses the trials.
+        draws: Resamples.
+
+    Raises:
+        InputError: as `psth_r2`.
+    """
+    value = psth_r2(histograms, rates, members)
+    trials, bins = rates.shape[0], histograms.shape[1]
+    weights = np.stack([np.bincount(rng.integers(0, trials, trials), minlength=trials) for _ in range(draws)])
+    centre = histograms.mean((0, 1))
+    shape = (draws, histograms.shape[2])
+    error, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    count = np.zeros((draws, 1))
+    for histogram, own in zip(histograms, members, strict=True):
+        chosen = weights[:, own].astype(float)
+        there = chosen.sum(1) > 0
+        chosen = chosen[there] / chosen[there].sum(1, keepdims=True)
+        average = (chosen @ rates[own].reshape(len(own), -1)).reshape(len(chosen), *histogram.shape)
+        error[there] += ((histogram - average) ** 2).sum(1)
+        total[there] += (histogram - centre).sum(0)
+        squares[there] += ((histogram - centre) ** 2).sum(0)
+        count[there] += bins
+    some = count[:, 0] > 0
+    found = [
+        _r2(*(part[i][None] for part in (total, squares, error)), count[i]) for i in np.flatnonzero(some)
+    ]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(value, float(low), float(high))
 
 
 def _centred(values: np.ndarray, known: np.ndarray, about_zero: bool = False) -> np.ndarray:
