@@ -40,7 +40,7 @@ def test_rates_against_truth_are_hz_and_as_given(rng: np.random.Generator) -> No
     rates, truth, sd = rng.gamma(2, 0.2, (3, 2, 20, 4))
     figure = figures_population.rates_against_truth(
         TIMES, rates, bin_s=0.02, names=["a", "b", "c", "d (held out)"], labels=["0", "7"], forward=FORWARD, truth=truth,
-        sd=sd, counts=rng.poisson(rates), synthetic=True,
+        band=figures_population.rate_band(rates, sd), counts=rng.poisson(rates), synthetic=True,
     )  # fmt: skip
     np.testing.assert_array_equal(figure.numbers["rates_hz"], rates / 0.02)
     np.testing.assert_array_equal(figure.numbers["truth_hz"], truth / 0.02)
@@ -154,14 +154,6 @@ def test_figures_of_scores_carry_their_numbers(rng: np.random.Generator) -> None
     assert training.numbers["curves"]["loss"] == {"step": [1.0, 3.0], "value": [2.0, 1.0]}
     assert training.numbers["curves"]["validation_co_bps"]["value"] == [0.4]
     words(training)
-
-    counts = rng.poisson(5.0, (3, 20)).astype(float)
-    quantiles = counts + np.array([-1.0, 0.0, 1.0])[:, None, None]
-    ahead = figures_scores.forecast(
-        TIMES, counts, quantiles, (0.05, 0.5, 0.95), bin_s=0.02, forward=FORWARD, labels=range(3)
-    )
-    np.testing.assert_allclose(ahead.numbers["quantiles_hz"], quantiles / 0.02)
-    assert "5–95 %" in words(ahead)
 
 
 @pytest.mark.parametrize(

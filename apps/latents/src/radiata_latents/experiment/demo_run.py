@@ -12,6 +12,7 @@ many trials there are), so the 13 conditions kept here were kept from it too.
 """
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ import xarray as xr
 
 from radiata_core.runs import Run, atomic_path, sha256
 from radiata_core.seeds import rng_of
-from radiata_imaging.plots import save
 from radiata_latents.data.population import save_population
 from radiata_latents.data.rates_file import content_sha256, save_rates
 from radiata_latents.data.sidecar import write_sidecar
@@ -62,8 +62,8 @@ def demonstrate(task: Demo) -> None:
         if task.train_steps:
             found["trained here"] = _trained(task, population)
         rows = _scored(task, population, found)
-        Report(task.out, pictures=task.out / "pictures", title="radiata-latents demo", overwrite=True).write()
         run.note(scores=rows)
+    Report(task.out, pictures=task.out / "pictures", title="radiata-latents demo", overwrite=True).write()
     _say(rows)
     print(f"report and pictures in {task.out}")
 
@@ -89,10 +89,8 @@ def _inferred(task: Demo, population: xr.Dataset, given: LoadedNetwork, model: s
 def _first_picture(task: Demo, population: xr.Dataset, rates: xr.Dataset) -> None:
     """Rates against the truth, before anything is trained."""
     picture = next(p for p in pictures_of(population, rates) if p.name == "rates-against-truth")
-    folder = task.out / "pictures"
-    folder.mkdir(exist_ok=True)
-    save(picture.figure, folder / f"first-{picture.name}.png")
-    print(f"first picture: {folder / f'first-{picture.name}.png'}", flush=True)
+    path = replace(picture, name=f"first-{picture.name}").save(task.out / "pictures")
+    print(f"first picture: {path}", flush=True)
 
 
 def _trained(task: Demo, population: xr.Dataset) -> xr.Dataset:

@@ -96,9 +96,11 @@ def counts_and_rates(
                 one.axvline(times[np.asarray(forward, bool)][0] - bin_s / 2, color="#D55E00", lw=1, ls="--")
             said = f"trial {labels[column]}" if row == 0 else ""
             dressed(one, said, "time (s)" if row else "", f"neuron ({what})" if column == 0 else "")
-        figure.colorbar(image, ax=list(axes[row]), extend="max", pad=0.01, aspect=18).set_label(
-            unit, fontsize=8.5
-        )
+        bar = figure.colorbar(image, ax=list(axes[row]), extend="max", pad=0.02, aspect=18)
+        bar.set_label(unit, fontsize=8.5)
+        bar.ax.tick_params(labelsize=8)
+        if what == "counts":
+            bar.set_ticks(range(most + 1))
     if heldin < len(order):
         axes[0, -1].annotate(
             "held out", (1.0, (heldin + len(order)) / 2 / len(order)), xycoords="axes fraction", xytext=(2, 0),
@@ -116,11 +118,13 @@ def rates_against_truth(
     labels: Sequence[str],
     forward: np.ndarray,
     truth: np.ndarray | None = None,
-    sd: np.ndarray | None = None,
+    band: tuple[np.ndarray, np.ndarray] | None = None,
     counts: np.ndarray | None = None,
     synthetic: bool = False,
 ) -> NumberedFigure:
     """A row a neuron, a column a trial: the model's rate with its 5–95 % band, the true rate, and bins with spikes.
+
+    What is NaN is not drawn: a forecast has no rate in the bins that it was made from.
 
     Args:
         times: (time,) centres of bins, s.
@@ -130,14 +134,15 @@ def rates_against_truth(
         labels: One a trial.
         forward: (time,) True for bins that the model did not see.
         truth: True E[count], of the shape of the rates; None where nobody knows it.
-        sd: Standard deviation of the posterior's draws, of the shape of the rates.
+        band: 5 and 95 % of what the model believes, each of the shape of the rates.
         counts: Spikes; each is a dot above, larger for more.
         synthetic: Stamp the figure.
 
     Raises:
         InputError: shapes that differ, or no trial.
     """
-    given = {"rates": rates, "truth": truth, "sd": sd, "counts": counts}
+    low, high = (None, None) if band is None else (to_hz(edge, bin_s) for edge in band)
+    given = {"rates": rates, "truth": truth, "low": low, "high": high, "counts": counts}
     check_alike(**{name: array for name, array in given.items() if array is not None})
     if rates.ndim != 3 or 0 in rates.shape:
         raise InputError(
@@ -145,10 +150,9 @@ def rates_against_truth(
         )
     trials, _, neurons = rates.shape
     hz = to_hz(rates, bin_s)
-    band = None if sd is None else [to_hz(edge, bin_s) for edge in rate_band(rates, sd)]
     true = None if truth is None else to_hz(truth, bin_s)
     numbers = {"times_s": times, "neurons": list(names), "trials": list(labels), "rates_hz": hz}
-    numbers |= {} if band is None else {"band_5_hz": band[0], "band_95_hz": band[1]}
+    numbers |= {} if low is None else {"band_5_hz": low, "band_95_hz": high}
     numbers |= {} if true is None else {"truth_hz": true}
     figure, axes = panels("rates against truth", neurons, trials, (2.6 * trials + 0.7, 1.35 * neurons + 0.9),
                           _plain(numbers), sharex=True, sharey="row")  # fmt: skip
@@ -156,14 +160,14 @@ def rates_against_truth(
         for j in range(trials):
             one = axes[i, j]
             shade(one, times, np.asarray(forward, bool))
-            if band is not None:
-                one.fill_between(times, band[0][j, :, i], band[1][j, :, i], color=MODEL, alpha=0.22, lw=0,
+            if low is not None and high is not None:
+                one.fill_between(times, low[j, :, i], high[j, :, i], color=MODEL, alpha=0.22, lw=0,
                                  label="its 5–95 % band")  # fmt: skip
             if true is not None:
                 one.plot(times, true[j, :, i], color=TRUTH, lw=1.1, label="truth")
             one.plot(times, hz[j, :, i], color=MODEL, lw=1.4, label="model")
             if counts is not None:
-                hit = counts[j, :, i] > 0
+                hit = np.nan_to_num(counts[j, :, i]) > 0
                 one.scatter(times[hit], np.full(hit.sum(), 0.97), s=7 * counts[j, hit, i], color=TRUTH, alpha=0.5, lw=0,
                             transform=one.get_xaxis_transform(), clip_on=False, label="spikes in a bin")  # fmt: skip
             dressed(one, f"trial {labels[j]}" if i == 0 else "", "time (s)" if i == neurons - 1 else "",

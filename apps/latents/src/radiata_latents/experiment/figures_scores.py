@@ -1,4 +1,4 @@
-"""Scores: models side by side with intervals, behaviour decoded from rates, few-shot curves, training, forecasts."""
+"""Scores: models side by side with intervals, behaviour decoded from rates, few-shot curves, training."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_imaging.plots import COLOURS, NumberedFigure
-from radiata_latents.data.population import to_hz
 from radiata_latents.experiment.figures_panels import (
     MODEL,
     SECOND,
@@ -16,12 +15,11 @@ from radiata_latents.experiment.figures_panels import (
     dressed,
     legend_above,
     panels,
-    shade,
     stamp,
 )
 from radiata_latents.model.few_shot import FewShotCurve
 
-__all__ = ["decoded_behaviour", "few_shot", "forecast", "score_dots", "training_curves"]
+__all__ = ["decoded_behaviour", "few_shot", "score_dots", "training_curves"]
 
 
 def score_dots(
@@ -229,58 +227,3 @@ def _curve(records: Sequence[Mapping[str, Any]], key: str) -> tuple[np.ndarray, 
 
 def _number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def forecast(
-    times: np.ndarray,
-    counts: np.ndarray,
-    quantiles: np.ndarray,
-    levels: Sequence[float],
-    *,
-    bin_s: float,
-    forward: np.ndarray,
-    labels: Sequence[Any],
-    truth: np.ndarray | None = None,
-    shown: int = 4,
-    synthetic: bool = False,
-) -> NumberedFigure:
-    """Rate of the whole population: what was seen, what is forecast with its quantiles, and what came.
-
-    Args:
-        times: (time,) s.
-        counts: (trial, time) spikes of all neurons together.
-        quantiles: (level, trial, time) of forecast rates of all neurons together, expected counts a bin; NaN where there
-            is no forecast.
-        levels: Increasing, in (0, 1), the middle one drawn as a line.
-        bin_s: Width of a bin, s.
-        forward: (time,) True for forecast bins.
-        labels: One a trial.
-        truth: (trial, time) true rates of all neurons together.
-        shown: Trials drawn, evenly chosen.
-        synthetic: Stamp the figure.
-
-    Raises:
-        InputError: shapes that differ, or levels that do not fit.
-    """
-    check_alike(
-        counts=counts, **{f"quantile {level:g}": q for level, q in zip(levels, quantiles, strict=True)}
-    )
-    chosen = np.unique(np.linspace(0, len(counts) - 1, min(shown, len(counts))).astype(int))
-    hz = to_hz(quantiles, bin_s)
-    numbers = {"times_s": times.tolist(), "trials": [str(labels[k]) for k in chosen], "levels": list(levels),
-               "spikes_hz": to_hz(counts, bin_s)[chosen].tolist(), "quantiles_hz": hz[:, chosen].tolist(),
-               "truth_hz": None if truth is None else to_hz(truth, bin_s)[chosen].tolist()}  # fmt: skip
-    figure, axes = panels("forecast", 1, len(chosen), (2.6 * len(chosen) + 0.7, 3.0), numbers, sharey=True)
-    for one, trial in zip(axes[0], chosen, strict=True):
-        shade(one, times, np.asarray(forward, bool))
-        one.step(times, to_hz(counts[trial], bin_s), where="mid", color="#8a93a0", lw=0.8, label="spikes")
-        for k in range(len(levels) // 2):
-            one.fill_between(times, hz[k, trial], hz[-1 - k, trial], color=MODEL, alpha=0.18 + 0.2 * k, lw=0,
-                             label=f"{100 * levels[k]:g}–{100 * levels[-1 - k]:g} %")  # fmt: skip
-        one.plot(times, hz[len(levels) // 2, trial], color=MODEL, lw=1.5, label="median of draws")
-        if truth is not None:
-            one.plot(times, to_hz(truth[trial], bin_s), color=TRUTH, lw=1.1, label="truth")
-        dressed(one, f"trial {labels[trial]}", "time (s)", "all neurons (Hz)" if trial == chosen[0] else "")
-    axes[0, 0].set_ylim(bottom=0)
-    legend_above(figure, axes[0, 0])
-    return stamp(figure, synthetic)

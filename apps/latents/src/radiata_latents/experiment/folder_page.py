@@ -3,6 +3,7 @@
     log.jsonl, scores.json      a training (also in folders one level below: members of an ensemble, the demo's model)
     *.h5, *.nc                  populations and rates; rates are paired with the population whose checksum they carry
     evaluation.json             tables of scores
+    decode.json                 behaviour, with predictions.h5
     run.json                    provenance
 
 A network is found for rates by its checksum: where they say it was, in the folder, one level below, or among those shipped.
@@ -26,13 +27,20 @@ from radiata_latents.data.rates_file import FORMAT as RATES
 from radiata_latents.data.rates_file import check_belongs, content_sha256, load_rates
 from radiata_latents.experiment.models import find_model, load_network, shipped
 from radiata_latents.experiment.pages import (
+    decode_section,
     opening,
     picture_sections,
     population_section,
     score_section,
     train_section,
 )
-from radiata_latents.experiment.pictures import Picture, is_synthetic, pictures_of, pictures_of_latents
+from radiata_latents.experiment.pictures import (
+    Picture,
+    is_synthetic,
+    pictures_of,
+    pictures_of_forecast,
+    pictures_of_latents,
+)
 
 __all__ = ["FolderPage", "content_of", "page_of"]
 
@@ -96,6 +104,7 @@ def page_of(place: Path, population: Path | None = None) -> FolderPage:
     page = FolderPage(synthetic=any(map(is_synthetic, [*populations.values(), *rates.values()])))
     if not alone:
         _scores(page, folder)
+        _decoded(page, folder)
         _trainings(page, folder)
     _measured(page, folder, populations, rates)
     if not page.sections:
@@ -145,7 +154,9 @@ def _measured(
     for path, dataset in rates.items():
         own = sums.get(str(dataset.attrs["data_sha256"]))
         made: list[Picture] = []
-        if own is not None:
+        if own is not None and "horizon" in dataset.attrs:
+            made += pictures_of_forecast(own, dataset)
+        elif own is not None:
             check_belongs(dataset, own)
             made += pictures_of(own, dataset)
         synthetic = is_synthetic(dataset) or (own is not None and is_synthetic(own))
@@ -194,7 +205,7 @@ def _trainings(page: FolderPage, folder: Path) -> None:
 
 def _scores(page: FolderPage, folder: Path) -> None:
     """Of `scores.csv` (demo) and of `evaluation.json`."""
-    if (folder / "scores.csv").is_file():
+    if (folder / "scores.csv").is_file() and not (folder / "decode.json").is_file():
         with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
             rows: list[dict[str, Any]] = [_numbers(row) for row in csv.DictReader(file)]
         card = read_json(folder / "scores.json") if (folder / "scores.json").is_file() else {}
@@ -203,6 +214,19 @@ def _scores(page: FolderPage, folder: Path) -> None:
         )
         page.sections.append(section)
         page.pictures += pictures
+
+
+def _decoded(page: FolderPage, folder: Path) -> None:
+    """Of `decode.json` and the predictions beside it."""
+    if not ((folder / "decode.json").is_file() and (folder / "predictions.h5").is_file()):
+        return
+    with xr.open_dataset(folder / "predictions.h5", engine="h5netcdf") as opened:
+        made = opened.load()
+    card = read_json(folder / "predictions.json") if (folder / "predictions.json").is_file() else {}
+    page.synthetic |= bool(card.get("SyntheticData"))
+    section, pictures = decode_section(read_json(folder / "decode.json"), made, synthetic=page.synthetic)
+    page.sections.append(section)
+    page.pictures += pictures
 
 
 def _numbers(row: dict[str, str]) -> dict[str, Any]:

@@ -13,13 +13,22 @@ import xarray as xr
 
 from radiata_core.runs import read_json, read_log
 from radiata_imaging.report import Image, Section, Table, Text
-from radiata_latents.experiment.figures_scores import score_dots, training_curves
+from radiata_latents.experiment.figures_scores import decoded_behaviour, score_dots, training_curves
 from radiata_latents.experiment.pictures import Picture
 from radiata_latents.experiment.score_table import SCORES
 
-__all__ = ["WARNING", "opening", "picture_sections", "population_section", "score_section", "train_section"]
+__all__ = [
+    "WARNING",
+    "decode_section",
+    "opening",
+    "picture_sections",
+    "population_section",
+    "score_section",
+    "train_section",
+]
 
 WARNING = "Not for clinical use: rates, latents and behaviour are a model's guesses about spikes."
+_DRAWN = ("co_bps", "fp_bps", "r2_expected", "behaviour_r2", "psth_r2", "log_r2")
 _SYNTHETIC = "The spikes are synthetic: nothing on this page was recorded from an animal or a person."
 
 
@@ -53,7 +62,7 @@ def population_section(population: xr.Dataset) -> Section:
             ", ".join(map(str, population["channel"].values)) if "behaviour" in population else "none",
         ),
     ]
-    return Section("Population", [Table(("", ""), rows)])
+    return Section("Population", [Table(("what", "value"), rows)])
 
 
 def train_section(
@@ -69,7 +78,7 @@ def train_section(
         pictures.append(
             Picture(f"training-{folder.name}", training_curves(records, synthetic=synthetic), caption)
         )
-        blocks.append(Image(pictures[0].figure, caption))
+        blocks.append(Image(pictures[0].png, caption))
     else:
         blocks.append(Text("The log holds no loss yet."))
     if (folder / "scores.json").is_file():
@@ -122,10 +131,11 @@ def score_section(
         title: Of the section.
     """
     columns = [column for column in SCORES if any(row.get(column) is not None for row in rows)]
+    drawn = [column for column in _DRAWN if column in columns][:4] or columns[:4]
     if not columns:
         return Section(title, [Text("No score could be computed.")]), []
     names = [str(row["name"]) for row in rows]
-    dots = {SCORES[column]: [_interval(row, column) for row in rows] for column in columns[:4]}
+    dots = {SCORES[column]: [_interval(row, column) for row in rows] for column in drawn}
     caption = (
         f"{trials}; lines: 95 % interval, bootstrap over trials (not over trainings). An arrow: the score lies further "
         "left. A dash: the model says nothing there."
@@ -139,7 +149,7 @@ def score_section(
         body,
         f"{trials}; value and 95 % interval over trials.",
     )
-    return Section(title, [Image(picture.figure, caption), table]), [picture]
+    return Section(title, [Image(picture.png, caption), table]), [picture]
 
 
 def _interval(row: Mapping[str, Any], column: str) -> tuple[float, float, float] | None:
@@ -158,6 +168,38 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
 
 
+def decode_section(
+    found: Mapping[str, Any], made: xr.Dataset, *, synthetic: bool = False
+) -> tuple[Section, list[Picture]]:
+    """Decoders as a table, and behaviour as the best of the models' decoded it.
+
+    Args:
+        found: Content of `decode.json`.
+        made: Behaviour (trial, time, channel) and what was decoded (decoder, trial, time, channel).
+        synthetic: Stamp the figure.
+    """
+    rows, channels = found["rows"], [str(c) for c in made["channel"].values]
+    best = max(range(len(rows)), key=lambda k: rows[k]["r2"])
+    row = rows[best]
+    trials = f"{made.sizes['trial']} {found['split']} trials"
+    caption = (
+        f"Behaviour, and what a ridge regression on {row['features']} of {row['name']} says of it (the best of {len(rows)} "
+        f"decoders here): R² = {_cell(row, 'r2')}, {trials}, 95 % interval over trials."
+    )
+    figure = decoded_behaviour(
+        made["time"].values, made["behaviour"].values, made["decoded"].values[best], channels=channels,
+        labels=made["trial"].values.tolist(), r2=[float(row[f"r2_{c}"]) for c in channels], synthetic=synthetic,
+    )  # fmt: skip
+    body = [
+        (r["name"], r["features"], _cell(r, "r2"), *(r[f"r2_{c}"] for c in channels), r["penalty"])
+        for r in rows
+    ]
+    header = ("model", "features", "R²", *(f"R² {c}" for c in channels), "penalty")
+    table = Table(header, body, f"{trials}; decoders fitted on training trials; 95 % interval over trials.")
+    picture = Picture("decoded-behaviour", figure, caption)
+    return Section("Behaviour", [Image(picture.png, caption), table]), [picture]
+
+
 def picture_sections(title: str, pictures: Sequence[Picture]) -> list[Section]:
     """A section of pictures; none of none."""
-    return [Section(title, [Image(p.figure, p.caption) for p in pictures])] if pictures else []
+    return [Section(title, [Image(p.png, p.caption) for p in pictures])] if pictures else []

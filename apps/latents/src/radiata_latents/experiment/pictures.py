@@ -8,18 +8,29 @@ A `Picture` is a figure with its caption and the name of its files: a page embed
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from radiata_imaging.plots import NumberedFigure
+from radiata_core.runs import atomic_path, write_json
+from radiata_imaging.plots import NumberedFigure, png
 from radiata_latents.experiment import figures_latents, figures_population
 from radiata_latents.model.langevin_flow import LangevinFlow
 from radiata_latents.model.rate_scores import rate_r2
 
-__all__ = ["Picture", "energies_along", "is_synthetic", "pictures_of", "pictures_of_latents", "true_counts"]
+__all__ = [
+    "Picture",
+    "energies_along",
+    "is_synthetic",
+    "pictures_of",
+    "pictures_of_forecast",
+    "pictures_of_latents",
+    "true_counts",
+]
 
 _TRIALS = 3
 _NEURONS = (2, 2)  # held in and held out
@@ -34,10 +45,26 @@ class Picture:
     figure: NumberedFigure
     caption: str
 
+    @cached_property
+    def png(self) -> bytes:
+        """Drawn once: the layout takes longer than all that is drawn."""
+        return png(self.figure)
+
+    def save(self, folder: Path) -> Path:
+        """Write NAME.png and the numbers it shows, NAME.json, atomically; returns the first."""
+        path = folder / f"{self.name}.png"
+        with atomic_path(path) as part:
+            part.write_bytes(self.png)
+        write_json(path.with_suffix(".json"), self.figure.numbers)
+        return path
+
 
 def is_synthetic(dataset: xr.Dataset) -> bool:
     """Whether a population, or rates of one, were simulated: its source says so, or it knows E[count]."""
-    return str(dataset.attrs.get("source", "")).startswith("synthetic") or "expected" in dataset
+    said = str(dataset.attrs.get("source", "")).startswith("synthetic") or bool(
+        dataset.attrs.get("synthetic", 0)
+    )
+    return said or "expected" in dataset
 
 
 def pictures_of(population: xr.Dataset, rates: xr.Dataset) -> list[Picture]:
@@ -78,7 +105,7 @@ def pictures_of(population: xr.Dataset, rates: xr.Dataset) -> list[Picture]:
             "rates-against-truth" if truth is not None else "rates-of-neurons",
             figures_population.rates_against_truth(
                 times, found[at], names=names, truth=None if truth is None else truth[at],
-                sd=None if sd is None else sd[at], counts=counts[at], **common,
+                band=None if sd is None else figures_population.rate_band(found[at], sd[at]), counts=counts[at], **common,
             ),
             f"Rates of {kind}, {len(chosen)} of {len(few['trial'])} trials ({_splits(few)}); {band}; dots: spikes.",
         )
@@ -98,6 +125,44 @@ def pictures_of(population: xr.Dataset, rates: xr.Dataset) -> list[Picture]:
             )
         )  # fmt: skip
     return pictures
+
+
+def pictures_of_forecast(population: xr.Dataset, rates: xr.Dataset) -> list[Picture]:
+    """Some neurons of some trials: spikes that were seen, the forecast with its quantiles, and what came.
+
+    Args:
+        population: Whose trials were forecast.
+        rates: Of `forecast`: bins after the observed window, perhaps beyond the population's own.
+    """
+    few, bin_s = population.isel(trial=rates["trial"].values), float(population.attrs["bin_s"])
+    seen = int((~few["forward"].values).sum())
+    ahead, known = rates.sizes["time"], few.sizes["time"]
+    times = np.concatenate([few["time"].values[:seen], rates["time"].values])
+    shown = min(known, seen + ahead)
+    chosen, neurons = _spread(few), _neurons(few)
+
+    def placed(values: np.ndarray, first: int) -> np.ndarray:
+        """Of the trials and neurons shown, in all bins, NaN elsewhere."""
+        out = np.full((len(chosen), len(times), len(neurons)), np.nan)
+        part = values[np.ix_(chosen, np.arange(min(values.shape[1], len(times) - first)), neurons)]
+        out[:, first : first + part.shape[1]] = part
+        return out
+
+    truth = true_counts(few)
+    quantiles = [placed(rates[name].values, seen) for name in ("rates_low", "rates_high") if name in rates]
+    figure = figures_population.rates_against_truth(
+        times, placed(rates["rates"].values, seen), bin_s=bin_s, names=[_name(few, i) for i in neurons],
+        labels=[_label(few, rates, k) for k in chosen], forward=np.arange(len(times)) >= seen,
+        truth=None if truth is None else placed(truth[:, :shown], 0),
+        band=(quantiles[0], quantiles[1]) if len(quantiles) == 2 else None,
+        counts=placed(few["counts"].values[:, :shown].astype(float), 0), synthetic=is_synthetic(population),
+    )  # fmt: skip
+    caption = (
+        f"Forecast of {_kind(rates)} from {seen} observed bins for {ahead} more (shaded), {len(chosen)} of "
+        f"{len(few['trial'])} trials ({_splits(few)}); band: 5–95 % over {int(rates.attrs['passes'])} draws of the "
+        "dynamics; dots: spikes."
+    )
+    return [Picture("forecast", figure, caption)]
 
 
 def pictures_of_latents(

@@ -59,7 +59,6 @@ class Report:
             raise InputError(
                 f"expected a new file; {page} exists. Choose another --out, or pass --overwrite."
             )
-        from radiata_imaging.plots import save
         from radiata_imaging.report import write_report
         from radiata_latents.experiment.folder_page import page_of
 
@@ -73,6 +72,6 @@ class Report:
                     "--overwrite."
                 )
             for picture in made.pictures:
-                save(picture.figure, self.pictures / f"{picture.name}.png")
+                picture.save(self.pictures)
         title = self.title or f"radiata-latents: {self.place.resolve().name}"
         return write_report(page, title, made.sections, synthetic=made.synthetic)
