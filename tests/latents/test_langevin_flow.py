@@ -154,13 +154,34 @@ def test_forward_bins_do_not_need_to_be_seen_and_everything_before_does() -> Non
 @torch.no_grad()
 def test_draws_average_to_rates_and_mean_counts_are_the_null_model() -> None:
     model, counts = made(), counts_of(2)
-    model.readout.weight.zero_()
+    model.readout.linear.weight.zero_()
     model.set_mean_counts(torch.linspace(0.1, 0.7, 7))
     expected = torch.linspace(0.1, 0.7, 7).expand(2, 16, 7)
     torch.testing.assert_close(model.rates(counts), expected)
     torch.testing.assert_close(model.rates(counts, 3, generators_of([0, 1])), expected)
     with pytest.raises(InputError, match="one generator a trial, 2; got 1"):
         model.rates(counts, 2, generators_of([0]))
+
+
+@torch.no_grad()
+def test_without_latents_the_encoder_is_read_out_and_costs_no_kl() -> None:
+    model, counts = made(dynamics="none"), counts_of()
+    posterior = model.encode(counts)
+    drawn = model.path(posterior, generators_of([1, 2, 3]))
+    torch.testing.assert_close(drawn.features, model.path(posterior).features, rtol=0, atol=0)
+    assert not posterior.kl(drawn).any()
+    torch.testing.assert_close(drawn.features[:, 1:12], posterior.noise_mean.flatten(2))
+
+
+def test_a_dropped_unit_is_missing_in_the_whole_trial() -> None:
+    model = made().train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        kept = model.whole_trial_dropout(torch.ones(200, 12, 16), 0.25)
+    assert bool((kept == kept[:, :1]).all())
+    torch.testing.assert_close(kept.unique(), torch.tensor([0.0, 4 / 3]))
+    share = float((kept[:, 0] == 0).float().mean())
+    assert abs(share - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / 3200)
 
 
 def test_first_order_latents_have_unit_variance_and_no_velocity() -> None:

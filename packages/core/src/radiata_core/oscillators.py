@@ -266,11 +266,14 @@ def _covariance(h: float, omega: Tensor, friction: Tensor, heat: Tensor) -> tupl
     fastest = h * float(torch.maximum(omega, friction).detach().amax()) if omega.numel() else 0.0
     doublings = max(0, math.ceil(math.log2(2 * fastest))) if fastest > 0 else 0
     short = h / 2**doublings
-    qq = qv = vv = torch.zeros_like(omega)
-    for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
-        sine, slope = _response(short * (1 + node) / 2, omega, friction)
-        share = weight * short * friction * heat
-        qq, qv, vv = qq + share * sine * sine, qv + share * sine * slope, vv + share * slope * slope
+    nodes, weights = (
+        torch.as_tensor(row).to(omega)[(...,) + (None,) * omega.ndim] for row in (_NODES, _WEIGHTS)
+    )
+    sine, slope = _response(
+        short * (1 + nodes) / 2, omega, friction
+    )  # all nodes at once: a step is made every batch
+    share = weights * short * friction * heat
+    qq, qv, vv = ((share * one * two).sum(0) for one, two in ((sine, sine), (sine, slope), (slope, slope)))
     for k in range(doublings):
         (a, b), (c, d) = _transition(short * 2**k, omega, friction)
         qq, qv, vv = (

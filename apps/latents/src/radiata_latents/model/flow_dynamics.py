@@ -13,7 +13,7 @@ and after. Whatever is linear in that, and in a feedback of the state on the noi
     start (q, v / omega), noise of every bin  ->  q, v / omega of every bin
 
 `FirstOrder` is the overdamped limit, in which nothing oscillates; `Independent` has new latents in every bin, no dynamics at
-all.
+all; `Direct` has no latents: what the encoder says is read out as it is.
 
 References:
     Song et al., "Langevin flows for modeling neural latent dynamics", 2025, https://arxiv.org/abs/2507.11531 (locally
@@ -34,15 +34,16 @@ from torch.nn import functional
 from radiata_core.langevin import Bath, LinearStep, oscillator
 from radiata_latents.model.flow_scan import cubic_flow_scan, linear_flow_scan
 
-__all__ = ["Dynamics", "FirstOrder", "Independent", "Modes", "Oscillators", "dynamics_of"]
+__all__ = ["Direct", "Dynamics", "FirstOrder", "Independent", "Modes", "Oscillators", "dynamics_of"]
 
 
 class Dynamics(StrEnum):
-    """How a latent goes on: underdamped, in the overdamped limit, or new in every bin (the last two are ablations)."""
+    """How a latent goes on: underdamped, or, as ablations, overdamped, new in every bin, or no latent at all."""
 
     OSCILLATORS = "oscillators"
     FIRST_ORDER = "first-order"
     INDEPENDENT = "independent"
+    NONE = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,6 +240,20 @@ class Independent(Oscillators):
         return torch.cat([start[:, None], given], 1), steering
 
 
+class Direct(Independent):
+    """The mean in the place of a draw, in every bin: features of the encoder, no latents."""
+
+    def run(
+        self,
+        start: Float[Tensor, "batch 2 latent"],
+        noise: Float[Tensor, "batch steps draws latent"],
+        steering: Float[Tensor, "batch steered draws latent"] | None = None,
+        feedback: Float[Tensor, "draws 2 latent"] | None = None,
+    ) -> tuple[Float[Tensor, "batch time 2 latent"], Float[Tensor, "batch steered draws latent"] | None]:
+        """As of `Independent`, without its noise."""
+        return super().run(start, torch.zeros_like(noise), steering, feedback)
+
+
 def dynamics_of(
     word: Dynamics | str, latents: int, bin_s: float, band_hz: Sequence[float], coupled: bool
 ) -> Oscillators:
@@ -247,5 +262,6 @@ def dynamics_of(
         Dynamics.OSCILLATORS: Oscillators,
         Dynamics.FIRST_ORDER: FirstOrder,
         Dynamics.INDEPENDENT: Independent,
+        Dynamics.NONE: Direct,
     }
     return kinds[Dynamics(word)](latents, bin_s, band_hz, coupled)

@@ -5,8 +5,8 @@ bin's kick,
 
 $$(q, w)_t \to (q,\; w + \kappa f(q)) \to (\,\cdot\,)\,M + \text{drive}_t \to (q,\; w + \kappa f(q)),$$
 
-that is $s^-_{t+1} = s_t A + f(q_t) B + \text{drive}_t$ with $B = (0\ \mathrm{diag}\,\kappa)\,M$, and A = M plus whatever else
-is linear in the state (the feedback of a posterior). What is linear, the exact step of the oscillators, their coupling
+that is $s^-_{t+1} = s_t A + f(q_t) B + \text{drive}_t$ with $B = (0\ \mathrm{diag}\,\kappa)\,M$, and A = M plus what
+else is linear in the state (the feedback of a posterior). What is linear, the exact step of the oscillators, their coupling
 and the feedback, is one matrix, made once a batch.
 
 Forwards that is one product a bin without the cubic force and five small operations with it; backwards

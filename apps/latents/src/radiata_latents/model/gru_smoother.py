@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from radiata_core.specs import buildable
-from radiata_latents.model.population_model import LARGEST_LOG_RATE, PopulationModel
+from radiata_latents.model.population_model import PopulationModel
+from radiata_latents.model.rate_readout import RateReadout
 
 __all__ = ["GRUSmoother", "NoPosterior"]
 
@@ -43,7 +44,8 @@ class GRUSmoother(PopulationModel):
         forward: Bins after them.
         hidden: Units each way.
         factors: Width of the read-out.
-        dropout: Of the hidden states.
+        dropout: Probability that a hidden unit is missing in a whole trial.
+        readout_units: Bounded units of the read-out; 0 for the linear one of the literature.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class GRUSmoother(PopulationModel):
         hidden: int = 64,
         factors: int = 16,
         dropout: float = 0.1,
+        readout_units: int = 0,
     ) -> None:
         super().__init__(neurons, heldin, bins, forward)
         self.options = {
@@ -65,25 +68,26 @@ class GRUSmoother(PopulationModel):
             "hidden": hidden,
             "factors": factors,
             "dropout": dropout,
+            "readout_units": readout_units,
         }
         self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropped = dropout
         self.factors = nn.Linear(2 * hidden, factors)
         self.ahead = nn.Linear(2 * hidden, forward * factors) if forward else None
-        self.readout = nn.Linear(factors, neurons)
+        self.readout = RateReadout(factors, neurons, readout_units)
 
     def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
         """Begin at the neurons' mean counts a bin."""
-        self.begin_at(self.readout, mean)
+        self.readout.set_mean_counts(mean)
 
     def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> NoPosterior:
         """Log-rates, in the place of a posterior."""
         self.check_seen(counts)
-        hidden = self.dropout(self.encoder(counts)[0])
+        hidden = self.whole_trial_dropout(self.encoder(counts)[0], self.dropped)
         factors = self.factors(hidden)
         if self.ahead is not None:
             factors = torch.cat([factors, self.ahead(hidden[:, -1]).unflatten(1, (self.forward_bins, -1))], 1)
-        return NoPosterior(self.readout(factors).clamp(max=LARGEST_LOG_RATE))
+        return NoPosterior(self.readout(factors))
 
     def path(
         self,

@@ -1,7 +1,7 @@
 r"""A population whose latents oscillate: underdamped Langevin dynamics, inferred from spikes.
 
     spikes (held in) -> bidirectional GRU -> q(start), q(noise of every bin)
-    start, noise -> q_t, v_t by the dynamics -> log rates = W (q, v / omega) + b [+ attention over time]
+    start, noise -> q_t, v_t by the dynamics -> log rates by `rate_readout` [after attention over time]
 
 The dynamics are those of `flow_dynamics`: K oscillators in one bath, their frequencies and damping learned, coupled by a
 potential that is bounded below. The posterior is over the noise of *every* bin, the inputs that drive the dynamics: latents
@@ -24,7 +24,6 @@ References:
         https://doi.org/10.1038/s41592-018-0109-9 (inferred inputs).
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -35,9 +34,10 @@ from radiata_core.errors import InputError
 from radiata_core.langevin import LinearStep
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
-from radiata_latents.model.flow_dynamics import Dynamics, Modes, dynamics_of
-from radiata_latents.model.latent_path import LatentPath, Posterior
-from radiata_latents.model.population_model import LARGEST_LOG_RATE, PopulationModel
+from radiata_latents.model.flow_dynamics import Direct, Dynamics, Modes, dynamics_of
+from radiata_latents.model.latent_path import CertainPosterior, LatentPath, Posterior
+from radiata_latents.model.population_model import PopulationModel
+from radiata_latents.model.rate_readout import RateReadout
 from radiata_latents.model.time_attention import TimeAttention
 
 __all__ = ["Dynamics", "LangevinFlow"]
@@ -59,7 +59,8 @@ class LangevinFlow(PopulationModel):
         dynamics: One of `Dynamics`, or its word in a file.
         coupled: Learn L and c; otherwise U is |q|^2 / 2.
         attention: Add one layer of attention over time to the read-out (of latents, never of the encoder).
-        dropout: Of the encoder's output, in [0, 1).
+        dropout: Probability that a unit of the encoder is missing in a whole trial, in [0, 1).
+        readout_units: Bounded units of the read-out; 0 for a linear one.
 
     Raises:
         InputError: numbers that do not fit together, an unknown word.
@@ -79,6 +80,7 @@ class LangevinFlow(PopulationModel):
         coupled: bool = True,
         attention: bool = False,
         dropout: float = 0.1,
+        readout_units: int = 64,
     ) -> None:
         super().__init__(neurons, heldin, bins, forward)
         if latents < 3 or not bin_s > 0:
@@ -102,12 +104,13 @@ class LangevinFlow(PopulationModel):
             "coupled": coupled,
             "attention": attention,
             "dropout": dropout,
+            "readout_units": readout_units,
         }
         self.bin_s, self.latents = bin_s, latents
         self.flow = dynamics_of(dynamics, latents, bin_s, band_hz, coupled)
         self.draws = self.flow.draws
         self.encoder = nn.GRU(heldin, hidden, batch_first=True, bidirectional=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropped = dropout
         self.start = nn.Linear(2 * hidden, 4 * latents)
         self.noise = nn.Linear(2 * hidden, 2 * self.draws * latents)
         for head in (self.start, self.noise):  # begin near the prior
@@ -116,8 +119,7 @@ class LangevinFlow(PopulationModel):
         self.feedback = nn.Parameter(torch.zeros(self.draws, 2, latents))
         with torch.no_grad():
             self.feedback[-1] = 0.2
-        self.readout = nn.Linear(2 * latents, neurons)
-        nn.init.normal_(self.readout.weight, std=0.1 / math.sqrt(latents))
+        self.readout = RateReadout(2 * latents, neurons, readout_units)
         self.attention = TimeAttention(2 * latents) if attention else None
 
     @property
@@ -148,7 +150,7 @@ class LangevinFlow(PopulationModel):
 
     def set_mean_counts(self, mean: Float[Tensor, "neuron"]) -> None:
         """Begin at the neurons' mean counts a bin: the null model of the metrics."""
-        self.begin_at(self.readout, mean)
+        self.readout.set_mean_counts(mean)
 
     def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> Posterior:
         """The posterior given spikes of held-in neurons in the observed bins.
@@ -157,13 +159,14 @@ class LangevinFlow(PopulationModel):
             InputError: counts of another shape.
         """
         self.check_seen(counts)
-        hidden = self.dropout(self.encoder(counts)[0])
+        hidden = self.whole_trial_dropout(self.encoder(counts)[0], self.dropped)
         ends = torch.cat([hidden[:, -1, : hidden.shape[2] // 2], hidden[:, 0, hidden.shape[2] // 2 :]], 1)
         mean, log_sd = self.start(ends).unflatten(1, (2, 2, self.latents)).unbind(1)
         noise_mean, noise_log_sd = (
             self.noise(hidden[:, 1:]).unflatten(2, (2, self.draws, self.latents)).unbind(2)
         )
-        return Posterior(mean, log_sd.clamp(-6, 3), noise_mean, noise_log_sd.clamp(-6, 3))
+        law = CertainPosterior if isinstance(self.flow, Direct) else Posterior
+        return law(mean, log_sd.clamp(-6, 3), noise_mean, noise_log_sd.clamp(-6, 3))
 
     def path(
         self,
@@ -180,7 +183,7 @@ class LangevinFlow(PopulationModel):
         """
         start, mean = posterior.start_mean, posterior.noise_mean
         apart = torch.zeros_like(mean)
-        if generators is not None:
+        if generators is not None and not isinstance(posterior, CertainPosterior):
             start = start + torch.exp(posterior.start_log_sd) * _normal(generators, start)
             apart = torch.exp(posterior.noise_log_sd) * _normal(generators, mean)
         if self.forward_bins:
@@ -211,7 +214,7 @@ class LangevinFlow(PopulationModel):
         features = path.features
         if self.attention is not None:
             features = features + self.attention(features)
-        return self.readout(features).clamp(max=LARGEST_LOG_RATE)
+        return self.readout(features)
 
     def forward(self, counts: Float[Tensor, "batch bins heldin"]) -> Float[Tensor, "batch time neuron"]:
         """Log-rates of the posterior mean's path."""
@@ -248,7 +251,7 @@ class LangevinFlow(PopulationModel):
             bins: How long; by default observed and forward bins.
         """
         count = self.bins + self.forward_bins if bins is None else bins
-        like = self.readout.weight
+        like = self.feedback
         start = noise_of(generators, (2, self.latents), like.dtype, like.device)
         noise = noise_of(generators, (count - 1, self.draws, self.latents), like.dtype, like.device)
         return self.run(start, noise)

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LatentPath", "Posterior"]
+__all__ = ["CertainPosterior", "LatentPath", "Posterior"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +50,18 @@ class Posterior:
     def informed(self) -> tuple[float, float]:
         """Share of the variance of start and noise that trials explain, in [0, 1]: 0 is a collapsed posterior."""
         return _informed(self.start_mean, self.start_log_sd), _informed(self.noise_mean, self.noise_log_sd)
+
+
+class CertainPosterior(Posterior):
+    """Of a model without latents: its means are read out, so there is nothing to draw and no KL."""
+
+    def kl(self, path: "LatentPath | None" = None) -> Float[Tensor, "batch"]:
+        """Zero, (batch,)."""
+        return torch.zeros_like(self.start_mean[:, 0, 0])
+
+    def informed(self) -> tuple[float, float]:
+        """All of it."""
+        return 1.0, 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from radiata_core.errors import InputError
 
@@ -77,6 +78,15 @@ class PopulationModel(nn.Module):
                 f"expected one generator a trial, {len(counts)}; got {len(generators or ())}. Use generators_of(seeds)."
             )
         return generators
+
+    def whole_trial_dropout(
+        self, hidden: Float[Tensor, "batch time hidden"], probability: float
+    ) -> Float[Tensor, "batch time hidden"]:
+        """In training, hidden states without some units, the same in all bins of a trial.
+
+        A unit that flickers from bin to bin is noise that its neighbours in time average out.
+        """
+        return hidden * functional.dropout(torch.ones_like(hidden[:, :1]), probability, self.training)
 
     @staticmethod
     def begin_at(readout: nn.Linear, mean: Float[Tensor, "neuron"]) -> None:

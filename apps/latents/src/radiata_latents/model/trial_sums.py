@@ -89,8 +89,11 @@ def log_r2_interval(
 ) -> Interval:
     """`rate_scores.log_rate_r2` with its 95 % interval over trials; arguments as `r2_interval`."""
     value = log_rate_r2(truth[known], found[known])
-    logs = [np.log(np.maximum(np.where(known[..., None], x, 1.0), LEAST_LOGGED)) for x in (truth, found)]
-    return Interval(value, *_ends(r2_interval(*logs, known, rng, draws)))
+    log_truth, log_found = (
+        np.log(np.maximum(np.where(known[..., None], x, 1.0), LEAST_LOGGED)) for x in (truth, found)
+    )
+    ends = r2_interval(log_truth, log_found, known, rng, draws)
+    return Interval(value, ends.low, ends.high)
 
 
 def correlation_interval(
@@ -103,7 +106,7 @@ def correlation_interval(
     sums = trial_interval(
         _correlation, *(p.sum(1) for p in parts), known.sum(1).astype(float), rng=rng, draws=draws
     )
-    return Interval(value, *_ends(sums))
+    return Interval(value, sums.low, sums.high)
 
 
 def psth_interval(
@@ -144,9 +147,7 @@ def psth_interval(
         squares[there] += ((histogram - centre) ** 2).sum(0)
         count[there] += bins
     some = count[:, 0] > 0
-    found = [
-        _r2(*(part[i][None] for part in (total, squares, error)), count[i]) for i in np.flatnonzero(some)
-    ]
+    found = [_r2(total[i][None], squares[i][None], error[i][None], count[i]) for i in np.flatnonzero(some)]
     low, high = np.quantile(found, [0.025, 0.975])
     return Interval(value, float(low), float(high))
 
@@ -172,7 +173,3 @@ def _correlation(
     cross = ab.sum(0) - a.sum(0) * b.sum(0) / count
     scale = (aa.sum(0) - a.sum(0) ** 2 / count) * (bb.sum(0) - b.sum(0) ** 2 / count)
     return float(np.divide(cross**2, scale, out=np.zeros_like(cross), where=scale > 1e-300).mean())
-
-
-def _ends(interval: Interval) -> tuple[float, float]:
-    return interval.low, interval.high
