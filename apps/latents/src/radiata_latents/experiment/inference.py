@@ -94,7 +94,7 @@ def infer_rates(
 
 
 def _batch(
-    networks: Sequence[PopulationModel], seen: Tensor, numbers: Sequence[int], passes: int, seed: int
+    networks: Sequence[Any], seen: Tensor, numbers: Sequence[int], passes: int, seed: int
 ) -> dict[str, Tensor]:
     first = _beside(networks[0], seen, generators_of(numbers, seed, _KL))
     if passes == 0:
@@ -106,7 +106,7 @@ def _batch(
 
 
 def _moments(
-    network: PopulationModel, seen: Tensor, generators: Sequence[Generator], passes: int
+    network: Any, seen: Tensor, generators: Sequence[Generator], passes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rates over draws: averaged as the network averages (the released one: by logarithms), mean, and mean square."""
     geometric = bool(getattr(getattr(network, "switches", None), "geometric_mean", False))
@@ -128,7 +128,7 @@ def latents_of(path: Any) -> Tensor | None:
     return None
 
 
-def _beside(network: PopulationModel, seen: Tensor, generators: Sequence[Generator]) -> dict[str, Tensor]:
+def _beside(network: Any, seen: Tensor, generators: Sequence[Generator]) -> dict[str, Tensor]:
     """Latents and drive of the posterior's mean, and the KL along a draw of it (it depends on the path)."""
     posterior = network.encode(seen)
     path = network.path(posterior)

@@ -6,6 +6,8 @@ as a population that any command takes, its truth known. Seed s draws path and s
 beside it in a batch.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import xarray as xr
@@ -42,7 +44,7 @@ def simulated(
         raise InputError(
             f"expected one model to draw from; got an ensemble of {len(model.networks)}. Name a member's folder."
         )
-    network = model.networks[0]
+    network: Any = model.networks[0]
     if not hasattr(network, "sample"):
         raise InputError(
             f"expected a model with a prior to draw from (radiata, lfads); got {model.name}, of kind {model.kind}, which "
