@@ -109,6 +109,9 @@ def test_same_options_same_bytes_and_nothing_is_overwritten(tmp_path: Path, refu
     before = (tmp_path / "a.h5").stat().st_mtime_ns
     assert prepare(source, "--out", tmp_path / "a.h5") == 1
     assert prepare(source, "--out", tmp_path / "a.h5", "--dry-run") == 0
+    (tmp_path / "c.json").write_text("somebody's", encoding="utf-8")
+    assert prepare(source, "--out", tmp_path / "c.h5") == 1
+    assert (tmp_path / "c.json").read_text(encoding="utf-8") == "somebody's"
     assert (tmp_path / "a.h5").stat().st_mtime_ns == before
     assert prepare(source, "--out", tmp_path / "a.h5", "--overwrite", "--seed", 1) == 0
     assert (tmp_path / "a.h5").read_bytes() != (tmp_path / "b.h5").read_bytes()

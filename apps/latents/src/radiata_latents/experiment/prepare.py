@@ -121,10 +121,11 @@ class Prepare:
     def _check(self) -> None:
         if self.out.suffix != ".h5":
             raise InputError(f"expected a name ending in .h5; got {self.out}. Rename --out.")
-        if self.out.exists() and not self.overwrite and not self.dry_run:
-            raise InputError(
-                f"expected a new file; {self.out} exists. Choose another --out, or pass --overwrite."
-            )
+        for path in (self.out, self.out.with_suffix(".json")):
+            if path.exists() and not self.overwrite and not self.dry_run:
+                raise InputError(
+                    f"expected a new file; {path} exists. Choose another --out, or pass --overwrite."
+                )
         for path in (*self.source, *([self.positions] if self.positions else [])):
             if not path.is_file():
                 raise InputError(f"expected a file to read; got no such file: {path}. Check the path.")
