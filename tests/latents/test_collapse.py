@@ -50,6 +50,14 @@ def test_a_smoother_has_no_latents(rng: np.random.Generator) -> None:
     assert kl_per_latent(posterior, network.path(posterior)) is None
 
 
+def test_means_in_the_place_of_latents_cost_nothing() -> None:
+    """Dynamics "none": read out as they are, so no KL."""
+    with torch.random.fork_rng(devices=[]):
+        network = LangevinFlow(latents=4, hidden=8, dynamics="none", **SIZES).eval()
+    posterior = network.encode(torch.zeros(2, 8, 4))
+    assert kl_per_latent(posterior, network.path(posterior)) is None
+
+
 def test_effective_number_of_known_shares() -> None:
     """Equal shares: all; one alone: one; none: zero. Shares are per trial: a trial with a large KL counts once."""
     equal = collapse_of(np.full((5, 8), 2.0))

@@ -1,6 +1,7 @@
 """`forecast`: the model's own forward window at that horizon, its law at rest far ahead, scores beside baselines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 import xarray as xr
 
 from radiata_core import commands
-from radiata_latents.data.population import save_population
+from radiata_latents.data.population import load_population, save_population
 from radiata_latents.data.rates_file import load_rates
 from radiata_latents.experiment.forecast import Forecast
 from radiata_latents.experiment.forecasts import forecast, forecast_scores
@@ -53,17 +54,19 @@ def test_without_noise_it_is_the_models_own_forward_window(
         np.testing.assert_allclose(longer["rates"].values[:, :3], found["rates"].values, rtol=1e-4)
 
 
+FREE = {"coupled": False, "band_hz": (2.0, 8.0), "readout_units": 0}
+"""Oscillators whose law at rest is normal, read out linearly."""
+
+
 def test_far_ahead_it_is_the_law_at_rest(wavy: xr.Dataset) -> None:
     """Uncoupled oscillators forget: the mean of log-normal rates exp(b + N(0, |w|²)) is exp(b + |w|²/2) for every trial,
     within 5 % of 1200 draws; quantiles hold 90 % of what is drawn from there."""
-    network = network_for(
-        "radiata", wavy, SMALL["radiata"] | {"coupled": False, "band_hz": (2.0, 8.0)}
-    ).eval()
+    network = network_for("radiata", wavy, SMALL["radiata"] | FREE).eval()
     model = LoadedModel("m", (network,), metadata_of(wavy, "radiata"), "0" * 64)
     few = wavy.isel(trial=slice(12))
     found = forecast(model, few, 80, draws=100)
     with torch.no_grad():
-        weight, bias = network.readout.weight, network.readout.bias
+        weight, bias = network.readout.linear.weight, network.readout.linear.bias
         wanted = torch.exp(bias + 0.5 * weight.square().sum(1)).numpy()
         spread = weight.square().sum(1).sqrt().numpy()
     back = np.argsort(np.argsort(wavy["heldout"].values, kind="stable"))
@@ -143,6 +146,11 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     for kind in ("gru", "lfads", "paper"):
         line = refused(capfd, cells, "--model", results / f"{kind}.safetensors", "--bins", 4, "--out", out)
         assert "dynamics can be run on" in line
+    made = load_population(cells)
+    network = network_for("radiata", made, SMALL["radiata"] | {"dynamics": "none"})
+    bare = save_network(tmp_path / "in" / "bare.safetensors", network, made, "radiata")
+    assert "dynamics can be run on" in refused(capfd, cells, "--model", bare, "--bins", 4, "--out", out)
+    shutil.rmtree(tmp_path / "in")
     model = ("--model", results / "radiata.safetensors")
     assert "an ensemble of 2" in refused(
         capfd, cells, "--model", results / "ensemble", "--bins", 4, "--out", out

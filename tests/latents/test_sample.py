@@ -1,6 +1,7 @@
 """`sample`: the prior's own law, one seed a trial, and a population that says it was simulated."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from radiata_latents.experiment.predictions import LoadedModel, load_ensemble
 from radiata_latents.experiment.sample import Sample
 from radiata_latents.experiment.simulation import simulated
 
-from .conftest import SMALL
+from .conftest import SMALL, save_network
 
 
 def call(*words: object) -> int:
@@ -98,6 +99,11 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
         line = refused(capfd, "--model", results / f"{kind}.safetensors", "--out", out)
         assert "a prior to draw from" in line and kind in line
     model = results / "radiata.safetensors"
+    cells = load_population(results / "wavy.h5")
+    network = network_for("radiata", cells, SMALL["radiata"] | {"dynamics": "none"})
+    bare = save_network(tmp_path / "in" / "bare.safetensors", network, cells, "radiata")
+    assert "a prior to draw from" in refused(capfd, "--model", bare, "--out", out)
+    shutil.rmtree(tmp_path / "in")
     assert "an ensemble of 2" in refused(capfd, "--model", results / "ensemble", "--out", out)
     assert "got 1, None" in refused(capfd, "--model", model, "--out", out, "--trials", 1)
     assert "ending in .h5" in refused(capfd, "--model", model, "--out", tmp_path / "s.npz")
@@ -109,7 +115,7 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
 def test_silent_neurons_are_said(wavy: xr.Dataset) -> None:
     network = network_for("radiata", wavy, SMALL["radiata"]).eval()
     with torch.no_grad():
-        network.readout.bias[3] = -20
+        network.readout.linear.bias[3] = -20
     model = LoadedModel("m", (network,), metadata_of(wavy, "radiata"), "0" * 64)
     with pytest.raises(InputError, match=r"every neuron to fire in the sample; got none of 1 \(unit4\)"):
         simulated(model, 20)

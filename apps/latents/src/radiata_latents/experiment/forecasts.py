@@ -27,6 +27,7 @@ from radiata_latents.data.rates_file import FORMAT, check_rates, content_sha256
 from radiata_latents.data.trials import TrialCounts, heldin_first
 from radiata_latents.experiment.predictions import LoadedModel
 from radiata_latents.experiment.score_table import withheld
+from radiata_latents.model.flow_dynamics import Dynamics
 from radiata_latents.model.latent_path import LatentPath
 from radiata_latents.model.trial_sums import bits_interval
 
@@ -89,7 +90,7 @@ def _dynamic(model: LoadedModel) -> Any:
             f"expected one model to run on; got an ensemble of {len(model.networks)}. Name a member's folder."
         )
     network = model.networks[0]
-    if not hasattr(network, "run"):
+    if not hasattr(network, "run") or network.options.get("dynamics") == Dynamics.NONE:
         raise InputError(
             f"expected a model whose dynamics can be run on (radiata); got {model.name}, of kind {model.kind}. "
             "Its own forward window is in the rates of `infer`."

@@ -26,6 +26,7 @@ from radiata_latents.data.population import SPLITS
 from radiata_latents.data.rates_file import DIMENSIONS, check_rates, rates_dataset
 from radiata_latents.data.trials import TrialCounts, heldin_first
 from radiata_latents.model.collapse import kl_per_latent
+from radiata_latents.model.latent_path import CertainPosterior
 from radiata_latents.model.population_model import PopulationModel
 
 __all__ = ["infer_rates", "latents_of"]
@@ -137,7 +138,7 @@ def _beside(network: Any, seen: Tensor, generators: Sequence[Generator]) -> dict
     if latents is not None:
         found["latents"] = latents
         noise = getattr(path, "noise_mean", None)
-        if noise is not None:
+        if noise is not None and not isinstance(posterior, CertainPosterior):
             drive = noise.flatten(2)
             missing = (
                 latents.shape[2] - drive.shape[2]

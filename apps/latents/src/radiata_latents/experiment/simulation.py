@@ -18,6 +18,7 @@ from radiata_core.seeds import generators_of, rng_of
 from radiata_latents.data.population import population
 from radiata_latents.experiment.inference import latents_of
 from radiata_latents.experiment.predictions import LoadedModel
+from radiata_latents.model.flow_dynamics import Dynamics
 
 __all__ = ["simulated"]
 
@@ -45,7 +46,7 @@ def simulated(
             f"expected one model to draw from; got an ensemble of {len(model.networks)}. Name a member's folder."
         )
     network: Any = model.networks[0]
-    if not hasattr(network, "sample"):
+    if not hasattr(network, "sample") or network.options.get("dynamics") == Dynamics.NONE:
         raise InputError(
             f"expected a model with a prior to draw from (radiata, lfads); got {model.name}, of kind {model.kind}, which "
             "only smooths or filters. Use another model."

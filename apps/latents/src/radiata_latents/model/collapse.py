@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from radiata_core.errors import InputError
+from radiata_latents.model.latent_path import CertainPosterior
 
 __all__ = ["Collapse", "collapse_of", "kl_per_latent"]
 
@@ -56,6 +57,8 @@ def kl_per_latent(posterior: Any, path: Any) -> Tensor | None:
         posterior: What a network's `encode` gives.
         path: A path of it; drawn, where the posterior has feedback from the path.
     """
+    if isinstance(posterior, CertainPosterior):
+        return None
     if hasattr(posterior, "noise_mean"):
         mean = posterior.noise_mean
         if getattr(path, "noise_mean", None) is not None:
