@@ -45,7 +45,20 @@ def line_of(capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("network", "options"),
     [
-        ("radiata", ["--latents", "3", "--hidden", "4", "--no-coupled", "--dynamics", "first-order"]),
+        (
+            "radiata",
+            [
+                "--latents",
+                "3",
+                "--hidden",
+                "4",
+                "--no-coupled",
+                "--dynamics",
+                "first-order",
+                "--readout-units",
+                "5",
+            ],
+        ),
         ("lfads", ["--generator", "6", "--inputs", "1"]),
         ("paper", ["--hidden", "8", "--inner", "8"]),
     ],
@@ -250,7 +263,7 @@ def test_wrong_options_are_one_line_and_leave_nothing(
         ((data, "--latents", "2"), 1, "3 latents or more"),
         ((data, "--band-hz", "1", "80"), 1, "expected 0 < band < 25 Hz"),
         ((data, "--network", "gru", "--hidden", "0"), 1, "expected options that the network gru takes"),
-        ((data, "--dropout", "1.5"), 1, "expected options that the network radiata takes"),
+        ((data, "--dropout", "1.5"), 1, "expected a dropout in [0, 1)"),
         ((data, "--steps", "0"), 1, "expected steps of 1 or more"),
         ((data, "--members", "0"), 1, "expected one member"),
         ((data, "--resume", "--overwrite"), 1, "got both"),

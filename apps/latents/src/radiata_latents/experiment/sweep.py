@@ -25,6 +25,7 @@ class Sweep:
     and goes on with those that are not. Writes trials.csv, sweep.json and best.toml, a preset for train.
 
     Example: radiata-latents sweep lorenz.h5 --out sweeps/lorenz --trials 27 --halving
+
     Example: radiata-latents train lorenz.h5 --out runs/best --preset sweeps/lorenz/best.toml
     """
 

@@ -26,6 +26,7 @@ _OF: dict[str, tuple[str, ...]] = {
     "dynamics": ("radiata",),
     "coupled": ("radiata",),
     "attention": ("radiata",),
+    "readout_units": ("radiata", "gru"),
     "factors": ("gru", "lfads"),
     "generator": ("lfads",),
     "inputs": ("lfads",),
@@ -51,6 +52,7 @@ class Train:
     scores.json says co-smoothing bits a spike on validation trials and whether the latents carry anything.
 
     Example: radiata-latents train lorenz.h5 --out runs/lorenz
+
     Example: radiata-latents train lorenz.h5 --out runs/gru --network gru --members 3 --steps 1500
     """
 
@@ -69,12 +71,14 @@ class Train:
     """Units of the encoder, each way (paper: of everything, a multiple of four); 64 by default."""
     band_hz: tuple[float, float] | None = None
     """radiata: least and largest frequency that can be learned, Hz; 0.3 to 8 by default, or what the bins can hold."""
-    dynamics: Literal["oscillators", "first-order", "independent"] = "oscillators"
-    """radiata, ablation: overdamped, or latents that are new in every bin."""
+    dynamics: Literal["oscillators", "first-order", "independent", "none"] = "oscillators"
+    """radiata, ablations: overdamped, latents that are new in every bin, or no latents."""
     coupled: bool = True
     """radiata: oscillators act on their neighbours; --no-coupled (ablation) leaves each in a quadratic well of its own."""
     attention: bool = False
     """radiata: one layer of attention over time in the read-out."""
+    readout_units: int | None = None
+    """radiata, gru: bounded units of the read-out, 0 for a linear one; 64 by default, none for gru."""
     factors: int | None = None
     """gru, lfads: width of the read-out, 16 by default."""
     generator: int | None = None
@@ -173,6 +177,8 @@ class Train:
                 f"expected one member and one validation trial or more, and no fewer than 0 retries; got {self.members}, "
                 f"{self.validation_trials} and {self.retries}. Leave the defaults."
             )
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise InputError(f"expected a dropout in [0, 1); got {self.dropout}. 0.1 is usual.")
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name, networks in _OF.items():
             if getattr(self, name) != defaults[name] and self.network not in networks:

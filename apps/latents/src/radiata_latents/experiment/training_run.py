@@ -138,13 +138,14 @@ def _trained(task: Train, population: xr.Dataset, data: Mapping[str, Any], run: 
     metadata = metadata_of(population, task.network) | {
         "training": {"population": dict(data), "trials": len(dataset)}
     }
+    objective: Any = objective_of(task, len(dataset))
     while True:
         network = network_of(task, population)
         run.note(parameters=sum(p.numel() for p in network.parameters()), trials=len(dataset), retries=halved)
         try:
             return train(
                 network,
-                objective_of(task, len(dataset)),
+                objective,
                 dataset,
                 task.out,
                 replace(options, learning_rate=options.learning_rate * 0.5**halved),
@@ -231,7 +232,8 @@ def _say(scores: Mapping[str, Any]) -> None:
     if shares and max(shares.values()) < COLLAPSED:
         said = ", ".join(f"{name} {value:.3f}" for name, value in shares.items())
         print(
-            f"warning: the latents carry next to nothing (informed share: {said}); lower --beta or train for longer",
+            f"warning: the latents carry next to nothing (informed share: {said}); lower --beta, train for longer, or "
+            "take another network than the released one",
             file=sys.stderr,
         )
 
