@@ -138,6 +138,29 @@ def test_trainings_below_and_scores_are_found(tmp_path: Path) -> None:
     assert made.pictures[0].figure.numbers["scores"]["co-bps, bits a spike"] == [[0.5, 0.25, 0.75], None]
 
 
+def test_an_evaluation_says_what_is_missing_and_why(tmp_path: Path) -> None:
+    rows = [
+        {"name": name, "co_bps": value, "co_bps_low": 0.0, "co_bps_high": 1.0}
+        for name, value in (("mean rate", 0.0), (HOSTILE, 0.5))
+    ]
+    bits = [[0.1, 0.2], [0.3, 0.5]]
+    result = {
+        "split": "test", "trials": 7, "synthetic": False, "rows": rows, "baselines": ["mean rate"],
+        "why_not": {"fp_bps": f"no {HOSTILE}"},
+        "left_out": {}, "collapse": {HOSTILE: {"total": 5.0, "active": 1, "effective": 1.5, "kl": [4.9, 0.1]}},
+        "calibration": {"mean rate": {"of": "held-out neurons", "counts": 9, "dispersion": 1.5, "dispersion_low": 1.25,
+                        "dispersion_high": 1.75, "distance": 0.1, "p_value": 0.01}},
+        "few_shot": {HOSTILE: {"shots": [4, 8], "draws": bits, "from": "latents"}},
+    }  # fmt: skip
+    write_json(tmp_path / "evaluation.json", result)
+    made = page_of(tmp_path)
+    text = "".join(block.html() for section in made.sections for block in section.blocks)
+    assert HOSTILE not in text and "fp-bps, bits a spike" in text and "test trials: a last number" in text
+    assert "[1.25, 1.75]" in text and "1 of 2" in text
+    few = next(p for p in made.pictures if p.name == "few-shot")
+    assert few.figure.numbers["curves"][HOSTILE]["bits"] == bits
+
+
 def test_decoded_behaviour_is_that_of_the_best_decoder(tmp_path: Path, rng: np.random.Generator) -> None:
     import xarray as xr
 

@@ -12,6 +12,7 @@ many trials there are), so the 13 conditions kept here were kept from it too.
 """
 
 import csv
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from radiata_core.runs import Run, atomic_path, sha256
+from radiata_core.runs import Run, atomic_path, read_json, sha256
 from radiata_core.seeds import rng_of
 from radiata_latents.data.population import save_population
 from radiata_latents.data.rates_file import content_sha256, save_rates
@@ -38,6 +39,8 @@ from radiata_latents.experiment.training_run import train_one
 
 __all__ = ["demo_population", "demonstrate"]
 
+COMMAND = "radiata-latents demo"
+_PICTURES = ("first", "rates", "training")
 _SCORES = 41  # purpose of the bootstrap's generator
 _SPLIT = "validation"
 _SHOWN = ("co_bps", "r2_expected")
@@ -53,7 +56,10 @@ def demonstrate(task: Demo) -> None:
     given = load_network(task.model)
     population = demo_population(task.trials)
     check_fits(given.metadata, population)
-    with Run(task.out, "radiata-latents demo", task, seed=task.seed, overwrite=task.overwrite) as run:
+    earlier = _is_demo(task.out)
+    with Run(task.out, COMMAND, task, seed=task.seed, overwrite=task.overwrite) as run:
+        if earlier:
+            _clear(task.out)
         _write_population(population, task.out / "population.h5")
         run.note(data={"population.h5": content_sha256(population), task.model: given.sha256})
         name = f"{Path(task.model).stem} ({'shipped' if task.model in shipped() else 'given'})"
@@ -66,6 +72,26 @@ def demonstrate(task: Demo) -> None:
     Report(task.out, pictures=task.out / "pictures", title="radiata-latents demo", overwrite=True).write()
     _say(rows)
     print(f"report and pictures in {task.out}")
+
+
+def _is_demo(folder: Path) -> bool:
+    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    return bool(record.get("command") == COMMAND)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier demo left: a shorter one must not show what a longer one trained."""
+    for pattern in (
+        "population.*",
+        "rates-*.*",
+        "scores.*",
+        "report.html",
+        *(f"pictures/{kind}-*.*" for kind in _PICTURES),
+    ):
+        for path in folder.glob(pattern):
+            path.unlink()
+    if (folder / "model" / "run.json").is_file():
+        shutil.rmtree(folder / "model")
 
 
 def _write_population(population: xr.Dataset, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from radiata_core.errors import InputError
 from radiata_imaging.plots import COLOURS, STAMP, NumberedFigure
@@ -50,8 +51,8 @@ def panels(
         numbers: What is shown, ready for JSON.
         options: Of `Figure.subplots`.
     """
-    figure = NumberedFigure({"figure": name, **(numbers or {})}, figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
+    figure = NumberedFigure({"figure": name, **(numbers or {})}, figsize=size, layout=room)
     axes = figure.subplots(rows, columns, squeeze=False, **options)
     for one in axes.flat:
         one.spines[["top", "right"]].set_visible(False)

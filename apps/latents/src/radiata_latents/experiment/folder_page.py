@@ -25,6 +25,7 @@ from radiata_latents.data.population import FORMAT as POPULATION
 from radiata_latents.data.population import load_population
 from radiata_latents.data.rates_file import FORMAT as RATES
 from radiata_latents.data.rates_file import check_belongs, content_sha256, load_rates
+from radiata_latents.experiment.evaluation_page import evaluation_sections
 from radiata_latents.experiment.models import find_model, load_network, shipped
 from radiata_latents.experiment.pages import (
     decode_section,
@@ -205,7 +206,13 @@ def _trainings(page: FolderPage, folder: Path) -> None:
 
 def _scores(page: FolderPage, folder: Path) -> None:
     """Of `scores.csv` (demo) and of `evaluation.json`."""
-    if (folder / "scores.csv").is_file() and not (folder / "decode.json").is_file():
+    if (folder / "evaluation.json").is_file():
+        result = read_json(folder / "evaluation.json")
+        page.synthetic |= bool(result.get("synthetic"))
+        sections, pictures = evaluation_sections(result, synthetic=page.synthetic)
+        page.sections += sections
+        page.pictures += pictures
+    elif (folder / "scores.csv").is_file() and not (folder / "decode.json").is_file():
         with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
             rows: list[dict[str, Any]] = [_numbers(row) for row in csv.DictReader(file)]
         card = read_json(folder / "scores.json") if (folder / "scores.json").is_file() else {}

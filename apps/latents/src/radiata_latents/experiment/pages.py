@@ -157,7 +157,11 @@ def _interval(row: Mapping[str, Any], column: str) -> tuple[float, float, float]
     if value is None:
         return None
     low, high = (row.get(f"{column}_{end}") for end in ("low", "high"))
-    return float(value), *(float("nan") if edge is None else float(edge) for edge in (low, high))
+    return (
+        float(value),
+        float("nan") if low is None else float(low),
+        float("nan") if high is None else float(high),
+    )
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:

@@ -228,7 +228,8 @@ def _of_flow(
 ) -> list[Picture]:
     """Frequencies and potential of a flow."""
     hz, damping = (value.detach().double().numpy() for value in (network.frequency_hz, network.damping))
-    low, high = map(float, network.options["band_hz"])
+    options: Any = network.options
+    low, high = map(float, options["band_hz"])
     spread = positions.var((0, 1))
     swings = int((damping < 1).sum())
     pairs = _pairs(spread)
