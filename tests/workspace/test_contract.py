@@ -28,8 +28,20 @@ from typing import Any, get_type_hints
 import pytest
 import tyro
 
-DRAW = ("sample", "segment", "restore", "decode", "infer")
-HOUSE_VERBS = {"prepare", "cohort", "train", "distil", *DRAW, "evaluate", "convert", "report", "demo"}
+DRAW = ("sample", "segment", "restore", "decode", "infer", "forecast")
+HOUSE_VERBS = {
+    "prepare",
+    "cohort",
+    "train",
+    "distil",
+    "sweep",
+    *DRAW,
+    "evaluate",
+    "score",
+    "convert",
+    "report",
+    "demo",
+}
 HEAVY = (
     "torch",
     "monai",
@@ -41,8 +53,14 @@ HEAVY = (
     "sklearn",
     "diffusers",
     "accelerate",
+    "xarray",
 )
-SHORT_DEMO = {"t1": ("--seeds", "0", "1", "--steps", "2")}
+EXPORTED = (".nii", ".nii.gz", ".h5")
+"""Data that a command writes for use elsewhere: each has a sidecar."""
+SHORT_DEMO = {
+    "t1": ("--seeds", "0", "1", "--steps", "2"),
+    "latents": ("--trials", "2", "--train-steps", "3", "--passes", "1"),
+}
 """Options that make a demo as short as its contract allows; an application that is not named runs its whole demo."""
 
 
@@ -281,9 +299,9 @@ def test_every_exported_file_has_a_sidecar(
     shown: Path, app: EntryPoint, faults_of: Callable[[Any, str], list[str]]
 ) -> None:
     pairs = sidecars(shown)
-    volumes = [path for path in shown.iterdir() if path.name.endswith((".nii", ".nii.gz"))]
-    assert volumes and set(volumes) <= set(pairs)
-    for path in volumes:
+    exported = [path for path in shown.iterdir() if path.name.endswith(EXPORTED)]
+    assert exported and set(exported) <= set(pairs)
+    for path in exported:
         card = json.loads(pairs[path].read_text(encoding="utf-8"))
         assert card["GeneratedBy"][0]["Name"] == f"radiata-{app.name}"
         if card.get("SyntheticImage"):
@@ -293,8 +311,8 @@ def test_every_exported_file_has_a_sidecar(
 def test_same_seed_same_bytes(shown: Path, app: EntryPoint, tmp_path: Path) -> None:
     again = tmp_path / "again"
     assert demo(app, again).returncode == 0
-    volumes = {name: digest for name, digest in digests(shown).items() if name.endswith((".nii", ".nii.gz"))}
-    assert volumes.items() <= digests(again).items()
+    exported = {name: digest for name, digest in digests(shown).items() if name.endswith(EXPORTED)}
+    assert exported.items() <= digests(again).items()
 
 
 def test_nothing_is_overwritten_unasked(shown: Path, app: EntryPoint) -> None:
