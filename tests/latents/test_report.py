@@ -16,8 +16,8 @@ from radiata_latents.data.population import population, save_population
 from radiata_latents.data.rates_file import content_sha256, rates_dataset, save_rates
 from radiata_latents.experiment.folder_page import page_of
 from radiata_latents.experiment.inference import infer_rates
+from radiata_latents.experiment.latent_pictures import energies_along
 from radiata_latents.experiment.models import metadata_of, network_for
-from radiata_latents.experiment.pictures import energies_along
 from radiata_latents.experiment.report import Report
 from radiata_latents.model.langevin_flow import LangevinFlow
 

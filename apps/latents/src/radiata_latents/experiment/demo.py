@@ -24,7 +24,7 @@ class Demo:
     """Folder to write to."""
     model: str = "lorenz"
     """Trained network that the first pictures are of: a name of shipped weights, a file or a run folder."""
-    train_steps: int = 1000
+    train_steps: int = 800
     """Optimiser steps of the network that is trained here; 0 trains none."""
     trials: int = 8
     """Trials a condition; there are 65 conditions, 13 of them kept from training."""

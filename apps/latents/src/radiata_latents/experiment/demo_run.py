@@ -63,7 +63,7 @@ def demonstrate(task: Demo) -> None:
         _write_population(population, task.out / "population.h5")
         run.note(data={"population.h5": content_sha256(population), task.model: given.sha256})
         name = f"{Path(task.model).stem} ({'shipped' if task.model in shipped() else 'given'})"
-        found = {name: _inferred(task, population, given, task.model, "rates-lorenz.h5")}
+        found = {name: _inferred(task, population, given, Path(task.model).name, "rates-lorenz.h5")}
         _first_picture(task, population, found[name])
         if task.train_steps:
             found["trained here"] = _trained(task, population)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from radiata_core.errors import InputError
 from radiata_imaging.plots import COLOURS, NumberedFigure
@@ -165,8 +166,6 @@ def spectrum_of(latents: np.ndarray, bin_s: float) -> tuple[np.ndarray, np.ndarr
 
 def _plain_ticks(axes: Axes, which: Sequence[str] = ("x", "y")) -> None:
     """1, 2, 5, 10 … as plain numbers on a logarithmic axis."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
     for axis in (getattr(axes, f"{letter}axis") for letter in which):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -197,8 +196,8 @@ def energy_slices(
     figure, axes = panels(
         "energy slices", 1, len(energies), (3.0 * len(energies) + 1.1, 3.5), numbers, sharey=False
     )
-    top = float(np.ceil(max(np.quantile(e, 0.85) for e in energies.values())))
-    levels = np.linspace(0, top, 13)
+    top = max(1, int(np.ceil(max(np.quantile(e, 0.85) for e in energies.values()))))
+    levels = np.linspace(0, top, 2 * top + 1 if top < 10 else 13)
     few = states[np.unique(np.linspace(0, len(states) - 1, 400).astype(int))]
     for one, ((i, j), energy) in zip(axes[0], energies.items(), strict=True):
         filled = one.contourf(grid, grid, energy.T, levels=levels, cmap="cividis", extend="max")
@@ -208,6 +207,7 @@ def energy_slices(
         dressed(one, "", f"position of latent {i}", f"position of latent {j}")
     bar = figure.colorbar(filled, ax=list(axes[0]), pad=0.02, aspect=22)
     bar.set_label("energy U (units of kT)", fontsize=8.5)
+    bar.set_ticks(MaxNLocator(8, integer=True).tick_values(0, top))
     bar.ax.tick_params(labelsize=8)
     figure.suptitle(
         f"Potential, other latents at 0; dots: {len(few)} inferred positions", fontsize=9, x=0.01, ha="left"

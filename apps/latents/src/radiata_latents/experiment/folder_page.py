@@ -6,7 +6,8 @@
     decode.json                 behaviour, with predictions.h5
     run.json                    provenance
 
-A network is found for rates by its checksum: where they say it was, in the folder, one level below, or among those shipped.
+A network is found for rates by its checksum: where they or run.json say it was, in the folder, one level below, or among
+those shipped.
 """
 
 import csv
@@ -26,6 +27,7 @@ from radiata_latents.data.population import load_population
 from radiata_latents.data.rates_file import FORMAT as RATES
 from radiata_latents.data.rates_file import check_belongs, content_sha256, load_rates
 from radiata_latents.experiment.evaluation_page import evaluation_sections
+from radiata_latents.experiment.latent_pictures import pictures_of_latents
 from radiata_latents.experiment.models import find_model, load_network, shipped
 from radiata_latents.experiment.pages import (
     decode_section,
@@ -35,13 +37,7 @@ from radiata_latents.experiment.pages import (
     score_section,
     train_section,
 )
-from radiata_latents.experiment.pictures import (
-    Picture,
-    is_synthetic,
-    pictures_of,
-    pictures_of_forecast,
-    pictures_of_latents,
-)
+from radiata_latents.experiment.pictures import Picture, is_synthetic, pictures_of, pictures_of_forecast
 
 __all__ = ["FolderPage", "content_of", "page_of"]
 
@@ -180,7 +176,10 @@ def _measured(
 def _network(rates: xr.Dataset, folder: Path) -> object | None:
     """The network whose checksum the rates carry, None where it is not to be found."""
     wanted = str(rates.attrs["model_sha256"])
+    record = read_json(folder / "run.json") if (folder / "run.json").is_file() else {}
+    asked = record.get("options", {}).get("model")
     places = [str(rates.attrs["model"]), *shipped(), str(folder), *map(str, _folders(folder))]
+    places += [asked] if isinstance(asked, str) else []
     for place in places:
         try:
             card = read_json(find_model(place).with_suffix(".json"))
