@@ -178,10 +178,17 @@ def test_decoded_behaviour_is_that_of_the_best_decoder(tmp_path: Path, rng: np.r
     assert picture.figure.numbers["r2"] == [0.99] and "of b says" in picture.caption
 
 
+class Tilted(LangevinFlow):
+    """The ring's potential is the same for all latents; this one tells them apart."""
+
+    def energy(self, q: torch.Tensor) -> torch.Tensor:
+        return super().energy(q) + q @ torch.arange(4.0)
+
+
 def test_energies_are_the_networks_own() -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = LangevinFlow(neurons=5, heldin=4, bins=6, latents=4, hidden=4)
+        network = Tilted(neurons=5, heldin=4, bins=6, latents=4, hidden=4)
     grid = np.linspace(-2, 2, 5)
     found = energies_along(network, [(3, 1)], grid)[3, 1]
     q = torch.tensor([[0.0, float(grid[4]), 0.0, float(grid[1])]])

@@ -119,7 +119,7 @@ def pictures_of(population: xr.Dataset, rates: xr.Dataset) -> list[Picture]:
                     truth[..., shown], found[..., shown], bin_s=bin_s, title=f"{what} neurons", synthetic=synthetic
                 ),
                 f"Rates of {kind} in every bin of {len(few['trial'])} trials ({splits_of(few)}) and {int(shown.sum())} "
-                f"{what} neurons; R² = {r2:.3f}. Points with bars: median and 5–95 % of the model's rate, given the true one.",
+                f"{what} neurons; R² = {r2:.3f}. Points with bars: median and 5–95 % of the model's rate, given the true.",
             )
         )  # fmt: skip
     return pictures
