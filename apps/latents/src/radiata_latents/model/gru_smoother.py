@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from radiata_core.specs import buildable
+from radiata_latents.model.gru_scan import bidirectional_gru
 from radiata_latents.model.population_model import PopulationModel
 from radiata_latents.model.rate_readout import RateReadout
 
@@ -83,7 +84,7 @@ class GRUSmoother(PopulationModel):
     def encode(self, counts: Float[Tensor, "batch bins heldin"]) -> NoPosterior:
         """Log-rates, in the place of a posterior."""
         self.check_seen(counts)
-        hidden = self.whole_trial_dropout(self.encoder(counts)[0], self.dropped)
+        hidden = self.whole_trial_dropout(bidirectional_gru(self.encoder, counts), self.dropped)
         factors = self.factors(hidden)
         if self.ahead is not None:
             factors = torch.cat([factors, self.ahead(hidden[:, -1]).unflatten(1, (self.forward_bins, -1))], 1)

@@ -35,6 +35,7 @@ from radiata_core.langevin import LinearStep
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
 from radiata_latents.model.flow_dynamics import Direct, Dynamics, Modes, dynamics_of
+from radiata_latents.model.gru_scan import bidirectional_gru
 from radiata_latents.model.latent_path import CertainPosterior, LatentPath, Posterior
 from radiata_latents.model.population_model import PopulationModel
 from radiata_latents.model.rate_readout import RateReadout
@@ -159,7 +160,7 @@ class LangevinFlow(PopulationModel):
             InputError: counts of another shape.
         """
         self.check_seen(counts)
-        hidden = self.whole_trial_dropout(self.encoder(counts)[0], self.dropped)
+        hidden = self.whole_trial_dropout(bidirectional_gru(self.encoder, counts), self.dropped)
         ends = torch.cat([hidden[:, -1, : hidden.shape[2] // 2], hidden[:, 0, hidden.shape[2] // 2 :]], 1)
         mean, log_sd = self.start(ends).unflatten(1, (2, 2, self.latents)).unbind(1)
         noise_mean, noise_log_sd = (

@@ -116,40 +116,27 @@ def psth_interval(
     rng: np.random.Generator,
     draws: int = 200,
 ) -> Interval:
-    """`psth.psth_r2` with its 95 % interval over the trials whose rates are averaged; the histograms stay.
+    """`psth.psth_r2` with its 95 % interval over *conditions*; NaN ends where there is one condition only.
 
-    A draw's averages are one product of matrices a condition; a condition that a draw has no trial of is left out of it.
+    Averages of resampled trials would be noisier than the average that is scored, and their scores lower: the interval would
+    lie beside the value. Conditions are drawn with all that belongs to them.
 
     Args:
         histograms: (condition, time, neuron), without NaN.
         rates: (trial, time, neuron).
-        members: A condition's trials, as indices into `rates`, each.
-        rng: Chooses the trials.
+        members: A condition's trials, as indices into `rates`, each; an empty one is left out.
+        rng: Chooses the conditions.
         draws: Resamples.
 
     Raises:
         InputError: as `psth_r2`.
     """
     value = psth_r2(histograms, rates, members)
-    trials, bins = rates.shape[0], histograms.shape[1]
-    weights = np.stack([np.bincount(rng.integers(0, trials, trials), minlength=trials) for _ in range(draws)])
-    centre = histograms.mean((0, 1))
-    shape = (draws, histograms.shape[2])
-    error, total, squares = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    count = np.zeros((draws, 1))
-    for histogram, own in zip(histograms, members, strict=True):
-        chosen = weights[:, own].astype(float)
-        there = chosen.sum(1) > 0
-        chosen = chosen[there] / chosen[there].sum(1, keepdims=True)
-        average = (chosen @ rates[own].reshape(len(own), -1)).reshape(len(chosen), *histogram.shape)
-        error[there] += ((histogram - average) ** 2).sum(1)
-        total[there] += (histogram - centre).sum(0)
-        squares[there] += ((histogram - centre) ** 2).sum(0)
-        count[there] += bins
-    some = count[:, 0] > 0
-    found = [_r2(total[i][None], squares[i][None], error[i][None], count[i]) for i in np.flatnonzero(some)]
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    own = [i for i, trials in enumerate(members) if len(trials)]
+    if len(own) < 2:
+        return Interval(value, float("nan"), float("nan"))
+    truth, found = histograms[own], np.stack([rates[members[i]].mean(0) for i in own])
+    return r2_interval(truth, found, np.ones(truth.shape[:2], bool), rng, draws)
 
 
 def _centred(values: np.ndarray, known: np.ndarray, about_zero: bool = False) -> np.ndarray:
