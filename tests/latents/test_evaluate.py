@@ -13,9 +13,11 @@ from radiata_core import commands
 from radiata_latents.data.population import save_population
 from radiata_latents.data.rates_file import rates_dataset, save_rates
 from radiata_latents.experiment.evaluate import Evaluate
-from radiata_latents.experiment.findings import calibrations
+from radiata_latents.experiment.findings import calibrations, collapses, few_shots
 from radiata_latents.experiment.predictions import sources_of
 from radiata_latents.experiment.score_table import SCORES, Scored, score_rows
+from radiata_latents.model.calibration import dispersion
+from radiata_latents.model.few_shot import few_shot_curve
 
 from .conftest import save_network, tiny_network, wavy_population
 
@@ -109,6 +111,30 @@ def test_true_rates_are_calibrated_where_no_neuron_is_held_out(wavy: xr.Dataset)
     assert found["truth"]["of"] == "all neurons, forward window" and abs(found["truth"]["z"]) < 4
     bare = wavy_population(heldout=False, forward=0)
     assert calibrations({"truth": bare["rates"].values}, Scored(bare, "validation"), 0) == {}
+
+
+def test_figures_beside_the_scores_are_of_the_scored_trials(wavy: xr.Dataset, results: Path) -> None:
+    """Calibration and few-shot curves against calls of their own on the trials and neurons that they say."""
+    (one,) = sources_of(wavy, [str(results / "radiata.safetensors")]).predictions()
+    scored = Scored(wavy, "validation")
+    heldout = wavy["heldout"].values
+    counts = wavy["counts"].values[:, :17][..., heldout].astype(float)
+    found = calibrations({"m": one.rates}, scored, 0)["m"]
+    rates = one.rates[24:30, :17][..., heldout]
+    assert (found["dispersion"], found["z"]) == pytest.approx(dispersion(rates, counts[24:30]), rel=1e-12)
+    latents = one.inferred["latents"].values[:, :17].astype(float)
+    curve = few_shot_curve(
+        latents[:24],
+        counts[:24],
+        latents[24:30],
+        counts[24:30],
+        [4, 8, 16],
+        np.random.default_rng(3),
+        draws=5,
+    )
+    assert few_shots([one], scored, 3)["radiata"]["bits"] == pytest.approx(curve.mean.tolist(), rel=1e-9)
+    kl = one.inferred["kl"].values[24:30]
+    assert collapses([one], scored)["radiata"]["kl"] == pytest.approx(kl.mean(0).tolist(), rel=1e-6)
 
 
 def test_without_held_out_neurons_there_is_a_dash_and_a_reason(

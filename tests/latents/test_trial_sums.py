@@ -71,18 +71,20 @@ def test_a_constant_truth_scores_as_in_the_metric(rng: np.random.Generator) -> N
     assert (wrong.value, wrong.low, wrong.high) == (0, 0, 0)
 
 
-def test_histograms_are_those_of_resampled_trials(rng: np.random.Generator) -> None:
-    """Three conditions, one of a single trial that some draws leave out, one neuron with a constant histogram."""
-    condition = np.array([0] * 6 + [1] * 5 + [2])
-    histograms = rng.gamma(2.0, 0.3, (3, 7, 4))
-    histograms[..., 2] = 0.5
-    rates = histograms[condition] * np.exp(rng.normal(0, 0.4, (12, 7, 4)))
-    members = [np.flatnonzero(condition == c) for c in range(3)]
+def test_histograms_are_those_of_resampled_conditions(rng: np.random.Generator) -> None:
+    """Six conditions, one without trials, one neuron with a constant histogram; a single condition has no interval."""
+    condition = np.repeat([0, 1, 2, 3, 4], [6, 5, 1, 4, 4])
+    histograms = rng.gamma(2.0, 0.3, (6, 7, 4))
+    rates = histograms[condition] * np.exp(rng.normal(0, 0.4, (20, 7, 4)))
+    members = [np.flatnonzero(condition == c) for c in range(6)]
+    averages = np.stack([rates[own].mean(0) for own in members[:5]])
 
-    def score(some: np.ndarray, labels: np.ndarray) -> float:
-        return psth_r2(histograms, some, [np.flatnonzero(labels == c) for c in range(3)])
+    def score(truth: np.ndarray, found: np.ndarray) -> float:
+        return psth_r2(truth, found, [np.array([i]) for i in range(len(truth))])
 
-    wanted = trial_interval(score, rates, condition, rng=np.random.default_rng(4))
+    wanted = trial_interval(score, histograms[:5], averages, rng=np.random.default_rng(4))
     got = psth_interval(histograms, rates, members, np.random.default_rng(4))
-    assert got.value == wanted.value
+    assert got.value == pytest.approx(wanted.value, rel=1e-12)
     assert (got.low, got.high) == pytest.approx((wanted.low, wanted.high), rel=1e-9)
+    alone = psth_interval(histograms[:1], rates, members[:1], rng)
+    assert np.isfinite(alone.value) and np.isnan([alone.low, alone.high]).all()

@@ -167,4 +167,6 @@ def _lines(result: dict[str, Any]) -> list[str]:
 def _cell(row: dict[str, Any], column: str) -> str:
     if row[column] is None:
         return "–"
+    if row[f"{column}_low"] is None:
+        return f"{row[column]:.3f}"
     return f"{row[column]:.3f} [{row[f'{column}_low']:.3f}, {row[f'{column}_high']:.3f}]"

@@ -89,7 +89,7 @@ def _dynamic(model: LoadedModel) -> Any:
         raise InputError(
             f"expected one model to run on; got an ensemble of {len(model.networks)}. Name a member's folder."
         )
-    network = model.networks[0]
+    network: Any = model.networks[0]
     if not hasattr(network, "run") or network.options.get("dynamics") == Dynamics.NONE:
         raise InputError(
             f"expected a model whose dynamics can be run on (radiata); got {model.name}, of kind {model.kind}. "

@@ -1,4 +1,4 @@
-"""One table: models and baselines, scored alike, with intervals over trials.
+"""One table: models and baselines, scored alike, with 95 % intervals over trials.
 
 | column | what | of which counts or rates |
 |---|---|---|
@@ -8,7 +8,7 @@
 | r2_rates | `model.rate_scores` | all neurons, observed window, against the known rates |
 | r2_expected, correlation2, log_r2 | the same | against E[count] |
 | behaviour_r2 | ridge regression on rates (`model.behaviour_decoding`) | fitted on training trials, observed window |
-| psth_r2 | conditions' averages (`model.psth`) | against all trials of each condition |
+| psth_r2 | conditions' averages (`model.psth`) | against all trials of each condition; interval over conditions |
 
 Bins that were not observed are never scored, nor are neurons that a benchmark withholds. Bits of *held-in* neurons compare a
 model with spikes it was fed: smoothing with a narrow kernel copies them and "beats" the truth. They stand only for networks
@@ -181,9 +181,9 @@ def score_rows(
         found = _scores(scored, np.asarray(rates, float), name in heldin_scored, seed, draws)
         for column in SCORES:
             interval = found.get(column)
-            row[column] = None if interval is None else interval.value
-            row[f"{column}_low"] = None if interval is None else interval.low
-            row[f"{column}_high"] = None if interval is None else interval.high
+            parts = (None,) * 3 if interval is None else (interval.value, interval.low, interval.high)
+            for end, value in zip(("", "_low", "_high"), parts, strict=True):
+                row[column + end] = value if value is not None and np.isfinite(value) else None
         rows.append(row)
     return rows
 
