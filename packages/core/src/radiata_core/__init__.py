@@ -74,6 +74,13 @@ Behind it `conservativity` (curl, loops, work of a score), `gauge` (fields with 
 `jacobians`, `likelihood` (by the flow, exact or by Hutchinson's probes) and `intrinsic_dimension` (flow spectrum,
 normal bundle, FLIPD); `energy.EnergyDenoiser` cannot have curl.
 
+Inverse problems: `posterior.sample_posterior(denoiser, operator, y, noise_sd, times, method, generators)` with a
+method of `posterior_presets` (DPS, FlowChef, FLAIR, DDNM, DDRM, DDS, DiffPIR, PiGDM, MMPS, PnP-Flow, Flower, Radiata's
+`posterior_presets.relaxed_prox` for a mean and `posterior_presets.calibrated` for samples); `posterior.denoise_once`
+needs one evaluation, `posterior.steer` any differentiable loss. One loop, `posterior_walk`, of `data_steps`,
+`steering_steps`, `renoising` and `relaxation`; `posterior_spread` measures how far off the denoiser is,
+`posterior_calibration` whether samples are; `linear_gaussian_posterior` is the oracle.
+
 Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
 in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
 
