@@ -38,6 +38,7 @@ from radiata_core.types import Signal
 
 __all__ = ["Motion", "MovingSampling", "random_motion", "rotated", "shots_of_lines"]
 
+Shears = list[tuple[int, Tensor]]
 _PLANES = {1: ((-2, -1),), 3: ((-2, -1), (-1, -3), (-3, -2))}
 """Planes of rotation: the one of an image; around the first, second and third axis of a volume."""
 
@@ -113,15 +114,16 @@ class MovingSampling(LinearOperator):
         super().__init__(shape, self.masking.measurement_shape, shots.device)
         self.motion, self.axis, self.axes, self.real = motion, axis, tuple(range(-axes, 0)), real
         self.complex_event, self.complex_measurement = not real, True
+        self._kept: dict[tuple[int, torch.device, torch.dtype], tuple[Shears, Tensor]] = {}
         self.lines = [(shots == shot).nonzero()[:, 0] for shot in range(count)]
 
     def _forward(self, x: Tensor) -> Tensor:
         image = x.to(x.dtype.to_complex())
-        parts = [
-            self._phases(shot, image) * to_kspace(self._turned(image, shot, False), self.axes)
-            for shot in range(len(self.lines))
-        ]
-        taken = [p.index_select(self.axis, n.to(p.device)) for p, n in zip(parts, self.lines, strict=True)]
+        taken = []
+        for shot, lines in enumerate(self.lines):
+            shears, shift = self._placed(shot, image)
+            turned = shift * to_kspace(_sheared(image, shears), self.axes)
+            taken.append(turned.index_select(self.axis, lines.to(x.device)))
         order = torch.cat(self.lines).argsort().to(x.device)
         return self.masking._forward(torch.cat(taken, self.axis).index_select(self.axis, order))
 
@@ -129,55 +131,77 @@ class MovingSampling(LinearOperator):
         kspace = self.masking._adjoint(y)
         image = torch.zeros_like(kspace)
         for shot, lines in enumerate(self.lines):
+            shears, shift = self._placed(shot, kspace)
             own = torch.zeros(kspace.shape[self.axis], dtype=kspace.dtype.to_real(), device=y.device)
             own[lines.to(y.device)] = 1
-            part = self._phases(shot, kspace).conj() * kspace * own.reshape(-1, *(1,) * (-self.axis - 1))
-            image = image + self._turned(from_kspace(part, self.axes), shot, True)
+            part = shift.conj() * kspace * own.reshape(-1, *(1,) * (-self.axis - 1))
+            back = [(axis, phases.conj()) for axis, phases in reversed(shears)]
+            image = image + _sheared(from_kspace(part, self.axes), back)
         return image.real if self.real else image
 
-    def _phases(self, shot: int, like: Tensor) -> Tensor:
-        """exp(-2 pi i k . d) on the grid of k-space, zero frequency in the middle."""
-        turns = torch.zeros((), dtype=torch.float64, device=like.device)
-        for axis, shift in zip(self.axes, self.motion.shifts[shot].to(like.device).double(), strict=True):
+    def _placed(self, shot: int, like: Tensor) -> tuple[Shears, Tensor]:
+        """The shears of a shot and the phases of its shift, exp(-2 pi i k . d), made once a precision and device."""
+        key = shot, like.device, like.dtype
+        if key in self._kept:
+            return self._kept[key]
+        turns = self.motion.turns[shot].to(like.device).double()
+        shears = [
+            shear
+            for plane, degrees in zip(_PLANES[len(turns)], turns, strict=True)
+            for shear in _shears(like, degrees, plane)
+        ]
+        shift = torch.zeros((), dtype=torch.float64, device=like.device)
+        for axis, distance in zip(self.axes, self.motion.shifts[shot].to(like.device).double(), strict=True):
             frequencies = torch.fft.fftshift(_frequencies(like.shape[axis], like))
-            turns = turns + (frequencies * shift).reshape(-1, *(1,) * (-axis - 1))
-        return torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(like.dtype)
-
-    def _turned(self, image: Tensor, shot: int, back: bool) -> Tensor:
-        turns = self.motion.turns[shot].to(image.device).double()
-        pairs = list(zip(_PLANES[len(turns)], turns, strict=True))
-        for plane, degrees in reversed(pairs) if back else pairs:
-            image = rotated(image, -degrees if back else degrees, plane)
-        return image
+            shift = shift + (frequencies * distance).reshape(-1, *(1,) * (-axis - 1))
+        placed = shears, _phases(shift, like)
+        if not (self.motion.turns.requires_grad or self.motion.shifts.requires_grad):
+            self._kept[key] = placed
+        return placed
 
 
 def rotated(image: Signal, degrees: Tensor | float, plane: tuple[int, int] = (-2, -1)) -> Signal:
-    """The image turned around the middle of a plane by three shears, complex and periodic: unitary, and undone by -degrees.
+    """The image turned around the middle of a plane by three shears, complex and periodic: unitary.
+
+    Turning by -degrees undoes it, to rounding, and is its adjoint.
 
     Args:
         image: (batch, *event).
         degrees: Within 45, from the first axis of the plane to the second.
         plane: Two axes, from the end.
     """
-    theta = torch.deg2rad(torch.as_tensor(degrees, dtype=torch.float64, device=image.device))
-    first, second = plane
-    slant = -torch.tan(theta / 2)
     image = image.to(image.dtype.to_complex())
-    if not theta.requires_grad and float(theta) == 0:
-        return image
-    image = _sheared(image, first, second, slant)
-    image = _sheared(image, second, first, torch.sin(theta))
-    return _sheared(image, first, second, slant)
+    angle = torch.as_tensor(degrees, dtype=torch.float64, device=image.device)
+    return _sheared(image, _shears(image, angle, plane))
 
 
-def _sheared(image: Tensor, along: int, across: int, slant: Tensor) -> Tensor:
-    """Line b across moves by slant (b - middle) voxels along."""
-    length = image.shape[across]
-    moves = slant * (torch.arange(length, dtype=torch.float64, device=image.device) - (length - 1) / 2)
-    frequencies = _frequencies(image.shape[along], image)
-    turns = frequencies.reshape(-1, *(1,) * (-along - 1)) * moves.reshape(-1, *(1,) * (-across - 1))
-    phases = torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(image.dtype)
-    return torch.fft.ifft(torch.fft.fft(image, dim=along) * phases, dim=along)
+def _shears(like: Tensor, degrees: Tensor, plane: tuple[int, int]) -> Shears:
+    """Three shears that are a rotation, each as an axis and phases in the Fourier transform along it."""
+    if not degrees.requires_grad and float(degrees) == 0:
+        return []
+    theta = torch.deg2rad(degrees)
+    found = []
+    for along, across, slant in (
+        (*plane, -torch.tan(theta / 2)),
+        (*plane[::-1], torch.sin(theta)),
+        (*plane, -torch.tan(theta / 2)),
+    ):
+        length = like.shape[across]
+        moves = slant * (torch.arange(length, dtype=torch.float64, device=like.device) - (length - 1) / 2)
+        frequencies = _frequencies(like.shape[along], like)
+        turns = frequencies.reshape(-1, *(1,) * (-along - 1)) * moves.reshape(-1, *(1,) * (-across - 1))
+        found.append((along, _phases(turns, like)))
+    return found
+
+
+def _sheared(image: Tensor, shears: Shears) -> Tensor:
+    for axis, phases in shears:
+        image = torch.fft.ifft(torch.fft.fft(image, dim=axis) * phases, dim=axis)
+    return image
+
+
+def _phases(turns: Tensor, like: Tensor) -> Tensor:
+    return torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(like.dtype)
 
 
 def _frequencies(length: int, like: Tensor) -> Tensor:
