@@ -25,7 +25,7 @@ from torch import Tensor
 
 from radiata_core.conjugate_gradients import conjugate_gradients
 from radiata_core.errors import InputError
-from radiata_core.operators import LinearOperator
+from radiata_core.operators import LinearOperator, SpectralOperator
 from radiata_core.posterior_spread import Spread
 from radiata_core.types import Batch, Measurement
 
@@ -41,6 +41,7 @@ __all__ = [
     "Unmoved",
     "descent",
     "gaussian_update",
+    "seen",
 ]
 
 
@@ -71,7 +72,7 @@ class Moment:
         sigma: The same.
         alpha_next: At the next time.
         sigma_next: The same.
-        fresh: Standard deviation of the noise that the renoising will add, before a data step takes its share.
+        fresh: Standard deviation of the noise that the renoising will add, unless a data step says otherwise.
         x: State, (batch, *event).
         denoised: D(x), with the network's graph if the step asks for it.
         estimate: D(x) after relaxation, without a graph: what a step moves.
@@ -125,12 +126,12 @@ class Correction:
     Attributes:
         estimate: Of x_0, (batch, *event).
         shift: Added to the next state; None: nothing.
-        carried: Standard deviation of the noise that the estimate brings into the next state and the renoising leaves out.
+        added: What the renoising adds in place of its fresh noise, of standard normal noise; None: the fresh noise.
     """
 
     estimate: Tensor
     shift: Tensor | None = None
-    carried: float = 0.0
+    added: Callable[[Tensor], Tensor] | None = None
 
 
 class DataStep(ABC):
@@ -171,18 +172,41 @@ class ProximalStep(DataStep):
 
 @dataclass(frozen=True)
 class ProjectionStep(DataStep):
-    """D + w A^+ (y - A D), which for w = 1 meets the measurement exactly.
+    """D + W A^+ (y - A D), which without noise (W = 1) meets the measurement exactly.
 
-    With noise, w = min(1, C/(alpha_s s/|A|)): the measurement's noise that comes in is at most the fresh noise C of the next
-    state, which is reduced by as much. Exact where all non-zero singular values of A are alike (masks, block means).
+    With noise s, the direction of singular value c takes w = min(1, C c/(alpha_s s)): the noise that comes in with y is at
+    most the fresh noise C of the next state, which is reduced by as much in that direction. Where the singular vectors of A
+    are not known, all directions are treated as if c were |A|, which is right for masks and block means.
     """
 
     def __call__(self, moment: Moment) -> Correction:
-        problem = moment.given
-        brought = moment.alpha_next * problem.noise_sd / float(problem.operator.norm)
-        weight = min(1.0, moment.fresh / brought) if brought else 1.0
-        pull = problem.operator.pseudo_inverse(moment.residual())
-        return Correction(moment.estimate + weight * pull, carried=weight * brought)
+        operator, s, fresh = moment.given.operator, moment.given.noise_sd, moment.fresh
+        pull = operator.pseudo_inverse(moment.residual())
+        if s == 0:
+            return Correction(moment.estimate + pull)
+        brought = moment.alpha_next * s
+
+        def weight(c: Tensor) -> Tensor:
+            return (fresh * c / brought).clamp_max(1.0)
+
+        def left(c: Tensor) -> Tensor:
+            return (fresh**2 - (brought * weight(c) / c).square()).clamp_min(0).sqrt()
+
+        if not isinstance(operator, SpectralOperator):
+            norm = torch.tensor(float(operator.norm), dtype=torch.float64)
+            rest = float(left(norm))
+            return Correction(moment.estimate + float(weight(norm)) * pull, added=lambda z: rest * z)
+
+        def added(z: Tensor) -> Tensor:
+            return operator.spectral(
+                lambda c2: torch.where(
+                    seen(c2, operator), left(c2.clamp_min(1e-6 * operator.largest).sqrt()), fresh
+                ),
+                z,
+            )
+
+        moved = operator.spectral(lambda c2: weight(c2.clamp_min(0).sqrt()), pull)
+        return Correction(moment.estimate + moved, added=added)
 
 
 @dataclass(frozen=True)
@@ -267,3 +291,8 @@ def descent(moment: Moment) -> Batch:
     """A^T (y - A D)/|A|^2, the direction of steepest descent in units in which a step of 1 is safe, (batch, *event)."""
     operator = moment.given.operator
     return operator.adjoint(moment.residual()) / float(operator.norm) ** 2
+
+
+def seen(squared: Tensor, operator: SpectralOperator) -> Tensor:
+    """Which squared singular values count as more than 0."""
+    return squared > 1e-6 * operator.largest

@@ -141,14 +141,15 @@ def flair(regularisation: float = 0.5, spread: Spread | None = None) -> Posterio
 
 
 def ddnm(eta: float = 0.85) -> PosteriorMethod:
-    """DDNM, and DDNM+ for noisy y: e = D + w A^+ (y - A D), x_s = alpha_s e + sigma_s (sqrt(1 - eta^2) n + eta z).
+    """DDNM, and DDNM+ for noisy y: e = D + W A^+ (y - A D), x_s = alpha_s e + sigma_s (sqrt(1 - eta^2) n + eta z).
 
-    Without noise w = 1 and A e = y holds at every step. With noise w = min(1, eta sigma_s/(alpha_s s/|A|)), and the fresh
-    noise is reduced by what comes in with y; the last estimate is then D. The paper travels back in time as well; that is a
-    grid that goes up, which is not walked here.
+    Without noise W = 1 and A e = y holds at every step. With noise a direction of singular value c has
+    w = min(1, eta sigma_s c/(alpha_s s)), and its fresh noise is reduced by what comes in with y; the last estimate is then
+    D. The simplified form of the paper is used where singular vectors are not known. The paper travels back in time as well;
+    that is a grid that goes up, which is not walked here.
 
     References:
-        Wang, Yu & Zhang 2023, https://arxiv.org/abs/2212.00490, eqs. 13 (DDNM), 17 to 19 (DDNM+, its simplified form).
+        Wang, Yu & Zhang 2023, https://arxiv.org/abs/2212.00490, eqs. 13 (DDNM), 17 to 19 (DDNM+).
     """
     return PosteriorMethod(ProjectionStep(), MixedNoise(FixedShare(eta**2)))
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from radiata_core.data_steps import Correction, Moment, Problem
+from radiata_core.data_steps import Correction, Moment, Problem, seen
 from radiata_core.errors import InputError
 from radiata_core.operators import SpectralOperator
 
@@ -143,8 +143,10 @@ class MixedNoise(Renoising):
         if kept:
             clean = correction.estimate if self.corrected else moment.denoised.detach()
             x = x + kept / moment.sigma * (moment.x.detach() - moment.alpha * clean)
-        added = math.sqrt(max(moment.fresh**2 - correction.carried**2, 0.0))
-        return x + added * moment.draw(x) if added else x
+        if not moment.fresh:
+            return x
+        noise = moment.draw(x)
+        return x + (moment.fresh * noise if correction.added is None else correction.added(noise))
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class SpectralRenoising(Renoising):
             return torch.where(
                 self._measured(c2, kappa, s, operator),
                 self.eta_b,
-                torch.where(_seen(c2, operator), faint, 0.0),
+                torch.where(seen(c2, operator), faint, 0.0),
             )
 
         def of_noise(c2: Tensor) -> Tensor:
@@ -217,12 +219,12 @@ class SpectralRenoising(Renoising):
         known = operator.pseudo_inverse(moment.given.y) - x0
         old = (moment.x - moment.alpha * x0) / moment.sigma
         x = x0 + operator.spectral(of_known, known) + operator.spectral(of_noise, moment.draw(x0))
-        unseen = operator.spectral(lambda c2: kept * ~_seen(c2, operator), old)
+        unseen = operator.spectral(lambda c2: kept * ~seen(c2, operator), old)
         return moment.alpha_next * (x + unseen)
 
     @staticmethod
     def _measured(c2: Tensor, kappa: float, s: float, operator: SpectralOperator) -> Tensor:
-        return _seen(c2, operator) & (c2 * kappa**2 >= s**2)
+        return seen(c2, operator) & (c2 * kappa**2 >= s**2)
 
 
 def _spectral(problem: Problem) -> SpectralOperator:
@@ -233,11 +235,6 @@ def _spectral(problem: Problem) -> SpectralOperator:
             "Use another method, flower() say."
         )
     return operator
-
-
-def _seen(c2: Tensor, operator: SpectralOperator) -> Tensor:
-    """Which squared singular values are not 0."""
-    return c2 > 1e-6 * operator.largest
 
 
 def _require_share(value: float) -> None:
