@@ -305,7 +305,7 @@ def test_a_dry_run_writes_nothing(data: Path, tmp_path: Path, capsys: pytest.Cap
     assert (
         "network: gru\n" in said and "steps: 3\n" in said and "hidden: 8\n" in said and "ema: (0.1,)" in said
     )
-    assert "learning_rate: 0.004\n" in said and "clip: 5.0\n" in said
+    assert "learning_rate: 0.008\n" in said and "clip: 5.0\n" in said
     assert "40 training and 8 validation trials of 50 bins and 9 neurons (2 held out, 0 bins forward)" in said
     assert not (tmp_path / "run").exists()
 

@@ -156,7 +156,7 @@ class Prepare:
             "Description": "Spike counts of trials (trial, time, neuron); rates are expected counts a bin.",
             "SyntheticData": facts["synthetic"],
             "Sources": sources,
-            "GeneratedBy": [{"Name": "radiata-latents prepare", "Version": _version()}],
+            "GeneratedBy": [{"Name": "radiata-latents", "Version": _version()}],
             "sha256": sha256(self.out),
             "options": asdict(self),
             **facts,

@@ -41,7 +41,7 @@ _OF: dict[str, tuple[str, ...]] = {
 """Which networks have an option."""
 
 _OBJECTIVE = ("beta", "ramp", "shown")
-_RATE = {"radiata": 4e-3, "gru": 4e-3, "lfads": 4e-3, "paper": 3e-3}
+_RATE = {"radiata": 8e-3, "gru": 8e-3, "lfads": 4e-3, "paper": 3e-3}
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,20 @@ class Train:
     dropout: float | None = None
     """Of hidden units, in [0, 1); 0.1 by default, 0.05 for lfads."""
     beta: float | None = None
-    """radiata, lfads: weight of the KL, in [0, 1]; 0.1 by default."""
+    """radiata, lfads: weight of the KL, in [0, 1]; 0.01 by default, 0.1 for lfads. Small for rates; 1, the bound itself, for a
+    prior to sample from and for frequencies."""
     ramp: int | None = None
     """radiata, lfads: steps over which beta rises; 200 by default."""
     shown: float | None = None
     """Share of held-in counts that the encoder is shown in a step, the others are scored, in (0, 1); 0.7 by default."""
     steps: int = 2000
     """Optimiser steps."""
-    batch_size: int = 64
+    batch_size: int = 32
     """Trials of one step."""
     accumulate: int = 1
     """Pieces a batch is cut into, to save memory."""
     learning_rate: float | None = None
-    """Step size after the warm-up; 0.004 by default, 0.003 for paper."""
+    """Step size after the warm-up; 0.008 by default, 0.004 for lfads, 0.003 for paper."""
     warmup: int = 50
     """Steps of linear warm-up."""
     cosine: bool = True
@@ -196,7 +197,7 @@ class Train:
 
     def objective_options(self) -> dict[str, Any]:
         """Arguments of the bound."""
-        usual = {"beta": 0.1, "ramp": 200, "shown": 0.7}
+        usual = {"beta": 0.01 if self.network == "radiata" else 0.1, "ramp": 200, "shown": 0.7}
         given = {name: getattr(self, name) for name in usual}
         return {name: usual[name] if value is None else value for name, value in given.items()}
 
