@@ -113,7 +113,7 @@ def _numpy(path: Path) -> dict[str, Any]:
             return {name: loaded[name] for name in loaded.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"expected arrays of numbers in {path}; it cannot be read ({error}). Save it again with numpy.savez."
+            f"expected arrays of numbers; got {path}, which cannot be read ({error}). Save it again with numpy.savez."
         ) from error
 
 
@@ -130,7 +130,7 @@ def _hdf5(path: Path) -> dict[str, Any] | xr.Dataset:
         with xr.open_dataset(path, engine="scipy" if classic else "h5netcdf", decode_times=False) as opened:
             dataset = opened.load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"expected arrays in {path}; it cannot be read ({error}). Copy it again.") from error
+        raise InputError(f"expected arrays; got {path}, which cannot be read ({error}). Copy it again.") from error
     return load_population(path) if dataset.attrs.get("format") == FORMAT else _named(dataset, path.name)
 
 

@@ -26,10 +26,10 @@ class Forecast:
     """Population written by prepare."""
     model: str
     """A shipped model's name, a .safetensors file, or a run's folder; it has to have dynamics (radiata)."""
-    bins: int
-    """Horizon: bins after the observed window."""
     out: Path
     """Rates to write, ending in .h5; the card, with the scores, ends in .json."""
+    bins: int = 10
+    """Horizon: bins after the observed window."""
     split: Literal["all", "train", "validation", "test"] = "validation"
     """Which trials."""
     draws: int = 100
