@@ -35,7 +35,7 @@ class Boundary(StrEnum):
     """The mirror image, with the edge voxel repeated: c b a | a b c."""
 
 
-def gaussian_kernel(sigma: Sequence[float], reach: float = 4.0) -> Tensor:
+def gaussian_kernel(sigma: Sequence[float | int], reach: float | int = 4.0) -> Tensor:
     """A sampled Gaussian of sum 1, odd along each axis, float64.
 
     Args:
@@ -130,7 +130,7 @@ class KernelBlur(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         for axis, source in zip(self.axes, self.sources, strict=True):
-            x = _taken(x, axis, source.to(x.device))
+            x = _taken(x, axis, source)
         x = self._filtered(x, False)
         for axis, margin, n in zip(self.axes, self.margins, self.event_shape[self.axes[0] :], strict=True):
             x = x.narrow(axis, margin, n)
@@ -142,7 +142,7 @@ class KernelBlur(LinearOperator):
             y = torch.nn.functional.pad(y, zeros)
         y = self._filtered(y, True)
         for axis, source, n in zip(self.axes, self.sources, self.event_shape[self.axes[0] :], strict=True):
-            y = _folded(y, axis, source.to(y.device), n)
+            y = _folded(y, axis, source, n)
         return y
 
     def _filtered(self, x: Tensor, backwards: bool) -> Tensor:
@@ -175,8 +175,8 @@ def continued(length: int, before: int, after: int, boundary: Boundary) -> Tenso
 
 
 def _taken(x: Tensor, axis: int, source: Tensor) -> Tensor:
-    taken = x.index_select(axis, source.clamp_min(0))
-    inside = (source >= 0).to(x.dtype.to_real())
+    taken = x.index_select(axis, source.clamp_min(0).to(x.device))
+    inside = (source >= 0).to(x.device, x.dtype.to_real())
     return taken * inside.reshape(-1, *(1,) * (-axis - 1))
 
 
@@ -184,7 +184,8 @@ def _folded(y: Tensor, axis: int, source: Tensor, length: int) -> Tensor:
     kept = (source >= 0).nonzero()[:, 0]
     shape = list(y.shape)
     shape[axis] = length
-    return y.new_zeros(shape).index_add(axis, source[kept], y.index_select(axis, kept))
+    part = y.index_select(axis, kept.to(y.device))
+    return y.new_zeros(shape).index_add(axis, source[kept].to(y.device), part)
 
 
 def _space(kernel: Tensor, event_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -101,8 +101,8 @@ def box_average(voxels: int, measured: int) -> Tensor:
 
 def slice_profile(
     voxels: int,
-    spacing: float,
-    thickness: float,
+    spacing: float | int,
+    thickness: float | int,
     profile: Profile = Profile.BOX,
     slices: int | None = None,
 ) -> Tensor:
@@ -143,8 +143,8 @@ def slice_profile(
 def thick_slices(
     event_shape: Sequence[int],
     axis: int,
-    spacing: float,
-    thickness: float | None = None,
+    spacing: float | int,
+    thickness: float | int | None = None,
     profile: Profile = Profile.BOX,
 ) -> Separable:
     """Slices across one axis: blur by their profile, then stride.

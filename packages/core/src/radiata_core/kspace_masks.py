@@ -34,7 +34,12 @@ GOLDEN_ANGLE = 180 * (math.sqrt(5) - 1) / 2
 
 
 def equispaced_lines(
-    shape: Sequence[int], acceleration: float, *, axis: int = -1, middle: float = 0.08, offset: int = 0
+    shape: Sequence[int],
+    acceleration: float | int,
+    *,
+    axis: int = -1,
+    middle: float | int = 0.08,
+    offset: int = 0,
 ) -> Mask:
     """Every R'-th line and the middle, with R' such that round(n / acceleration) lines are measured in all.
 
@@ -59,12 +64,12 @@ def equispaced_lines(
 
 def random_lines(
     shape: Sequence[int],
-    acceleration: float,
+    acceleration: float | int,
     generator: torch.Generator,
     *,
     axis: int = -1,
-    middle: float = 0.08,
-    decay: float = 1.0,
+    middle: float | int = 0.08,
+    decay: float | int = 1.0,
 ) -> Mask:
     """Lines at random without replacement, denser around the middle, which is measured without gaps.
 
@@ -88,12 +93,12 @@ def random_lines(
 
 def random_points(
     shape: Sequence[int],
-    acceleration: float,
+    acceleration: float | int,
     generator: torch.Generator,
     *,
     axes: tuple[int, int] = (-2, -1),
-    middle: float = 0.01,
-    decay: float = 2.0,
+    middle: float | int = 0.01,
+    decay: float | int = 2.0,
 ) -> Mask:
     """Points of a plane of phase encodes at random, denser around the middle; each is a line of a three-dimensional scan.
 
@@ -123,7 +128,9 @@ def random_points(
     return plane.reshape(view).expand(tuple(shape)).clone()
 
 
-def radial_spokes(shape: Sequence[int], spokes: int, *, first: float = 0.0, golden: bool = True) -> Mask:
+def radial_spokes(
+    shape: Sequence[int], spokes: int, *, first: float | int = 0.0, golden: bool = True
+) -> Mask:
     """Spokes through the middle of the last two axes, on the nearest points of the grid.
 
     Args:
@@ -151,7 +158,9 @@ def radial_spokes(shape: Sequence[int], spokes: int, *, first: float = 0.0, gold
     return plane.expand(tuple(shape)).clone()
 
 
-def _budget(shape: Sequence[int], acceleration: float, axis: int, middle: float) -> tuple[int, int, int]:
+def _budget(
+    shape: Sequence[int], acceleration: float | int, axis: int, middle: float | int
+) -> tuple[int, int, int]:
     """Lines along the axis, how many are measured, how many of them in the middle."""
     if not -len(shape) <= axis < len(shape):
         raise InputError(f"expected an axis of {tuple(shape)}; got {axis}. Count from 0, or from the end.")
@@ -175,7 +184,9 @@ def _centre(length: int, inner: int) -> Tensor:
     return measured
 
 
-def _drawn(radius: Tensor, taken: Tensor, count: int, generator: torch.Generator, decay: float) -> Tensor:
+def _drawn(
+    radius: Tensor, taken: Tensor, count: int, generator: torch.Generator, decay: float | int
+) -> Tensor:
     """`count` places that are not taken, by weights, without replacement (the largest of log u / w: exponential races)."""
     if not decay >= 0:
         raise InputError(f"expected a decay >= 0; got {decay}. 0 draws evenly.")

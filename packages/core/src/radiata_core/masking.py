@@ -73,7 +73,7 @@ class Masking(SpectralOperator):
         return 1.0
 
 
-def lesion(shape: Sequence[int], generator: torch.Generator, radius: float, count: int = 1) -> Mask:
+def lesion(shape: Sequence[int], generator: torch.Generator, radius: float | int, count: int = 1) -> Mask:
     """All but `count` ellipsoids, which may overlap, each with its centre in the inner half of the grid.
 
     Args:
@@ -141,8 +141,8 @@ def defaced(
     first: int,
     second: int,
     *,
-    share: float = 0.35,
-    slant: float = 45.0,
+    share: float | int = 0.35,
+    slant: float | int = 45.0,
 ) -> Mask:
     """All but a corner, cut off by a slanted plane: the face, where the two axes point away from it.
 

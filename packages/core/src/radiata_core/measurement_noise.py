@@ -52,7 +52,7 @@ class GaussianNoise:
         InputError: sigma is negative.
     """
 
-    sigma: float
+    sigma: float | int
 
     def __post_init__(self) -> None:
         if not 0 <= self.sigma < math.inf:
@@ -91,7 +91,7 @@ class RicianNoise:
         InputError: sigma is negative.
     """
 
-    sigma: float
+    sigma: float | int
 
     def __post_init__(self) -> None:
         GaussianNoise(self.sigma)
@@ -123,8 +123,8 @@ class RicianNoise:
         return terms.flatten(1).sum(1)
 
     def debiased(self, y: Batch) -> Batch:
-        """sqrt(max(y^2 - 2 sigma^2, 0)): the signal whose second moment is seen, (batch, *measurement)."""
-        return (y.square() - 2 * self.sigma**2).clamp_min(0).sqrt()
+        """sqrt(max(y^2 - sigma^2, 0)), (batch, *measurement): its mean is the signal, where that is above 2 sigma or so."""
+        return (y.square() - self.sigma**2).clamp_min(0).sqrt()
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class PoissonNoise:
         InputError: counts are not positive.
     """
 
-    counts: float
+    counts: float | int
 
     def __post_init__(self) -> None:
         if not 0 < self.counts < math.inf:
@@ -195,6 +195,6 @@ def _require_rows(like: Tensor, generators: Sequence[Generator]) -> None:
         )
 
 
-def _require_density(sigma: float) -> None:
+def _require_density(sigma: float | int) -> None:
     if sigma == 0:
         raise InputError("expected sigma > 0 for a likelihood; got 0. Without noise there is no density.")

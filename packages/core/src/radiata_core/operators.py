@@ -145,7 +145,7 @@ class LinearOperator(ABC):
         _check(x, self.event_shape, self.complex_event, "events")
         return self._normal(x)
 
-    def solve(self, b: Signal, rho: float | Tensor, *, start: Tensor | None = None) -> Signal:
+    def solve(self, b: Signal, rho: float | int | Tensor, *, start: Tensor | None = None) -> Signal:
         """(A^T A + rho I)^{-1} b, (batch, *event).
 
         Args:
@@ -164,7 +164,7 @@ class LinearOperator(ABC):
             )
         return self._solve(b, _weights(rho, b), start)
 
-    def prox(self, x: Signal, y: Inexact[Tensor, "rows *measurement"], rho: float | Tensor) -> Signal:
+    def prox(self, x: Signal, y: Inexact[Tensor, "rows *measurement"], rho: float | int | Tensor) -> Signal:
         """argmin over z of |A z - y|^2 / 2 + rho |z - x|^2 / 2, (batch, *event).
 
         It is x + (A^T A + rho I)^{-1} A^T (y - A x), which conjugate gradients start at x. With noise of standard deviation
@@ -274,7 +274,7 @@ def _check(x: Tensor, shape: tuple[int, ...], is_complex: bool | None, what: str
         raise InputError(f"expected {kind} {what}; got {x.dtype}. Convert them, or make the operator for it.")
 
 
-def _weights(rho: float | Tensor, x: Tensor) -> Tensor:
+def _weights(rho: float | int | Tensor, x: Tensor) -> Tensor:
     """rho with as many axes as x, (1 or batch, 1, ..., 1), in its real precision."""
     weights = torch.as_tensor(rho, dtype=x.dtype.to_real(), device=x.device)
     if weights.ndim > 1 or (weights.ndim == 1 and len(weights) not in (1, len(x))):

@@ -69,7 +69,7 @@ class Scaling(Multiplication):
         event_shape: Shape of one event.
     """
 
-    def __init__(self, factor: float, event_shape: Sequence[int]) -> None:
+    def __init__(self, factor: float | int, event_shape: Sequence[int]) -> None:
         super().__init__(torch.tensor(float(factor), dtype=torch.float64), event_shape)
 
 
@@ -110,13 +110,13 @@ def smooth_waves(shape: Sequence[int], order: int) -> Tensor:
     for axis, length in enumerate(shape):
         k = chosen[:, axis, None].double()
         wave = torch.cos(math.pi * k * (torch.arange(length, dtype=torch.float64) + 0.5) / length)
-        wave = wave * torch.where(k > 0, math.sqrt(2), 1.0)
+        wave = wave * (1 + (k > 0).double()).sqrt()
         waves = waves * wave.reshape(len(chosen), *(length if i == axis else 1 for i in range(len(shape))))
     return waves
 
 
 def bias_field(
-    shape: Sequence[int], generator: torch.Generator, strength: float = 0.2, order: int = 3
+    shape: Sequence[int], generator: torch.Generator, strength: float | int = 0.2, order: int = 3
 ) -> Tensor:
     """A smooth positive field b = exp(c . waves), of the given shape, float64; its logarithm has mean 0.
 

@@ -29,7 +29,7 @@ from radiata_core.operators import LinearOperator
 __all__ = ["ParallelBeam", "view_angles"]
 
 
-def view_angles(count: int, *, start: float = 0.0, span: float = 180.0) -> Float[Tensor, "views"]:
+def view_angles(count: int, *, start: float | int = 0.0, span: float | int = 180.0) -> Float[Tensor, "views"]:
     """Even angles from `start` over `span` degrees, the end left out, float64: fewer are sparse views, a span below 180 is
     a limited angle.
 

@@ -144,15 +144,15 @@ class MovingSampling(LinearOperator):
         key = shot, like.device, like.dtype
         if key in self._kept:
             return self._kept[key]
-        turns = self.motion.turns[shot].to(like.device).double()
+        turns = self.motion.turns[shot].double()
         shears = [
             shear
             for plane, degrees in zip(_PLANES[len(turns)], turns, strict=True)
             for shear in _shears(like, degrees, plane)
         ]
-        shift = torch.zeros((), dtype=torch.float64, device=like.device)
-        for axis, distance in zip(self.axes, self.motion.shifts[shot].to(like.device).double(), strict=True):
-            frequencies = torch.fft.fftshift(_frequencies(like.shape[axis], like))
+        shift = torch.zeros((), dtype=torch.float64, device=turns.device)
+        for axis, distance in zip(self.axes, self.motion.shifts[shot].double(), strict=True):
+            frequencies = torch.fft.fftshift(_frequencies(like.shape[axis], turns.device))
             shift = shift + (frequencies * distance).reshape(-1, *(1,) * (-axis - 1))
         placed = shears, _phases(shift, like)
         if not (self.motion.turns.requires_grad or self.motion.shifts.requires_grad):
@@ -160,7 +160,7 @@ class MovingSampling(LinearOperator):
         return placed
 
 
-def rotated(image: Signal, degrees: Tensor | float, plane: tuple[int, int] = (-2, -1)) -> Signal:
+def rotated(image: Signal, degrees: Tensor | float | int, plane: tuple[int, int] = (-2, -1)) -> Signal:
     """The image turned around the middle of a plane by three shears, complex and periodic: unitary.
 
     Turning by -degrees undoes it, to rounding, and is its adjoint.
@@ -171,7 +171,7 @@ def rotated(image: Signal, degrees: Tensor | float, plane: tuple[int, int] = (-2
         plane: Two axes, from the end.
     """
     image = image.to(image.dtype.to_complex())
-    angle = torch.as_tensor(degrees, dtype=torch.float64, device=image.device)
+    angle = torch.as_tensor(degrees, dtype=torch.float64)
     return _sheared(image, _shears(image, angle, plane))
 
 
@@ -187,8 +187,8 @@ def _shears(like: Tensor, degrees: Tensor, plane: tuple[int, int]) -> Shears:
         (*plane, -torch.tan(theta / 2)),
     ):
         length = like.shape[across]
-        moves = slant * (torch.arange(length, dtype=torch.float64, device=like.device) - (length - 1) / 2)
-        frequencies = _frequencies(like.shape[along], like)
+        moves = slant * (torch.arange(length, dtype=torch.float64, device=degrees.device) - (length - 1) / 2)
+        frequencies = _frequencies(like.shape[along], degrees.device)
         turns = frequencies.reshape(-1, *(1,) * (-along - 1)) * moves.reshape(-1, *(1,) * (-across - 1))
         found.append((along, _phases(turns, like)))
     return found
@@ -201,11 +201,11 @@ def _sheared(image: Tensor, shears: Shears) -> Tensor:
 
 
 def _phases(turns: Tensor, like: Tensor) -> Tensor:
-    return torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(like.dtype)
+    return torch.polar(torch.ones_like(turns), -2 * math.pi * turns).to(like.device, like.dtype)
 
 
-def _frequencies(length: int, like: Tensor) -> Tensor:
-    return torch.fft.fftfreq(length, dtype=torch.float64, device=like.device)
+def _frequencies(length: int, device: torch.device) -> Tensor:
+    return torch.fft.fftfreq(length, dtype=torch.float64, device=device)
 
 
 def shots_of_lines(lines: int, shots: int, *, interleaved: bool = False) -> Int[Tensor, "lines"]:
@@ -220,7 +220,7 @@ def shots_of_lines(lines: int, shots: int, *, interleaved: bool = False) -> Int[
 
 
 def random_motion(
-    shots: int, axes: int, generator: torch.Generator, *, shift: float = 2.0, turn: float = 3.0
+    shots: int, axes: int, generator: torch.Generator, *, shift: float | int = 2.0, turn: float | int = 3.0
 ) -> Motion:
     """A random place for each shot, the first one at rest.
 

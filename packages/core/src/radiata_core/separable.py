@@ -110,7 +110,7 @@ def blur_matrix(kernel: Tensor, voxels: int, boundary: Boundary) -> Tensor:
 
 
 def gaussian_blur(
-    sigma: Sequence[float], event_shape: Sequence[int], boundary: Boundary = Boundary.REFLECT
+    sigma: Sequence[float | int], event_shape: Sequence[int], boundary: Boundary = Boundary.REFLECT
 ) -> Separable:
     """Gaussian blur with a boundary over the last axes, in closed form.
 
