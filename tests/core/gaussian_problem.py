@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ class Matrix(SpectralOperator):
         super().__init__(event_shape, (len(matrix),))
         self.matrix = matrix
         values, self.vectors = torch.linalg.eigh(matrix.mT @ matrix)
-        self.values = values.clamp_min(0)
+        self.values = torch.where(values > 1e-12 * values[-1], values, 0.0)
 
     def _forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.mT.to(x)
@@ -44,7 +44,7 @@ class Matrix(SpectralOperator):
 
     def spectral(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         vectors = self.vectors.to(x)
-        values = function(self.values.to(x).view(1, *self.event_shape)).reshape(-1, SIZE)
+        values = function(self.values.to(x).view(1, *self.event_shape)).reshape(-1, len(self.values))
         return ((x.flatten(1) @ vectors * values) @ vectors.mT).view_as(x)
 
 
@@ -79,7 +79,7 @@ class Problem:
 
     covariance: Tensor
     operator: LinearOperator
-    path: Path = LinearPath()
+    path: Path = field(default_factory=LinearPath)
     noise: float = NOISE
 
     @property

@@ -198,12 +198,11 @@ class ProjectionStep(DataStep):
             return Correction(moment.estimate + float(weight(norm)) * pull, added=lambda z: rest * z)
 
         def added(z: Tensor) -> Tensor:
-            return operator.spectral(
-                lambda c2: torch.where(
-                    seen(c2, operator), left(c2.clamp_min(1e-6 * operator.largest).sqrt()), fresh
-                ),
-                z,
-            )
+            def spread(c2: Tensor) -> Tensor:
+                known = left(c2.clamp_min(1e-6 * operator.largest).sqrt())
+                return torch.where(seen(c2, operator), known, torch.full_like(c2, fresh))
+
+            return operator.spectral(spread, z)
 
         moved = operator.spectral(lambda c2: weight(c2.clamp_min(0).sqrt()), pull)
         return Correction(moment.estimate + moved, added=added)
@@ -261,7 +260,8 @@ def gaussian_update(
     Args:
         problem: A, y and s.
         mean: (batch, *event).
-        variance: >= 0, may be infinite (the measurement is then met as well as it can be).
+        variance: >= 0, may be infinite (the measurement is then met as well as rounding allows: directions of A that are
+            fainter than the fourth root of it are left alone, not amplified).
         draw: Standard normal noise like a tensor; None: the mean.
 
     Raises:
@@ -283,7 +283,8 @@ def gaussian_update(
         y = y + s * draw(y) if s else y
     if s == 0:
         return mean + operator.pseudo_inverse(y - operator(mean))
-    least = (1e-12 if mean.dtype == torch.float64 else 1e-6) * float(operator.norm) ** 2
+    # Rounding of A^T (y - A mean) leaks into the null space as eps/rho; the root of eps balances that with the bias.
+    least = torch.finfo(mean.dtype).eps ** 0.5 * float(operator.norm) ** 2
     return operator.prox(mean, y, max(s**2 / variance, least))
 
 

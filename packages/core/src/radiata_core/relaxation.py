@@ -60,7 +60,7 @@ class CalibratedRelaxation(Relaxation):
         spread: r^2 of the denoiser; None: c = 1.
 
     Raises:
-        InputError: all weights would be 0.
+        InputError: all weights but the first would be 0.
     """
 
     regularisation: float = 0.5
@@ -76,7 +76,7 @@ class CalibratedRelaxation(Relaxation):
             inverse = [1 / (error + 1e-7) for error in errors]
             mean = sum(inverse) / len(inverse)
             trust = [max((value - inverse[-1]) / mean, 0.0) for value in inverse]
-            if not any(trust):
+            if not any(trust[1:]):
                 raise InputError(
                     "expected a denoiser whose velocity is known best between the ends of the walk; got the least error "
                     "at its last time. Leave the spread out, or end the grid at more noise."

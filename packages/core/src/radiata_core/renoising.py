@@ -187,11 +187,14 @@ class SpectralRenoising(Renoising):
             return sigma * like
         operator, kappa, s = _spectral(problem), sigma / alpha, problem.noise_sd
         known = operator.pseudo_inverse(problem.y)
-        centre = operator.spectral(lambda c2: 1.0 * self._measured(c2, kappa, s, operator), known)
+        centre = operator.spectral(lambda c2: self._measured(c2, kappa, s, operator).to(c2), known)
 
         def spread(c2: Tensor) -> Tensor:
             inside = self._measured(c2, kappa, s, operator)
-            return torch.where(inside, (kappa**2 - s**2 / torch.where(inside, c2, 1.0)).sqrt(), kappa)
+            left = (kappa**2 - s**2 / torch.where(inside, c2, 1.0)).sqrt()
+            return torch.where(
+                inside, left, torch.full_like(c2, kappa)
+            )  # a bare number would be rounded to float32
 
         return alpha * (centre + operator.spectral(spread, like))
 
@@ -205,21 +208,18 @@ class SpectralRenoising(Renoising):
 
         def of_known(c2: Tensor) -> Tensor:
             faint = kept * c2.sqrt() / s if s else 0.0 * c2
-            return torch.where(
-                self._measured(c2, kappa, s, operator),
-                self.eta_b,
-                torch.where(seen(c2, operator), faint, 0.0),
-            )
+            faint = torch.where(seen(c2, operator), faint, 0.0)
+            return torch.where(self._measured(c2, kappa, s, operator), torch.full_like(c2, self.eta_b), faint)
 
         def of_noise(c2: Tensor) -> Tensor:
             inside = self._measured(c2, kappa, s, operator)
             left = (kappa**2 - (self.eta_b * s) ** 2 / torch.where(inside, c2, 1.0)).clamp_min(0).sqrt()
-            return torch.where(inside, left, self.eta * kappa)
+            return torch.where(inside, left, torch.full_like(c2, self.eta * kappa))
 
         known = operator.pseudo_inverse(moment.given.y) - x0
         old = (moment.x - moment.alpha * x0) / moment.sigma
         x = x0 + operator.spectral(of_known, known) + operator.spectral(of_noise, moment.draw(x0))
-        unseen = operator.spectral(lambda c2: kept * ~seen(c2, operator), old)
+        unseen = operator.spectral(lambda c2: kept * (~seen(c2, operator)).to(c2), old)
         return moment.alpha_next * (x + unseen)
 
     @staticmethod
