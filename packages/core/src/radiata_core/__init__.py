@@ -74,6 +74,13 @@ Behind it `conservativity` (curl, loops, work of a score), `gauge` (fields with 
 `jacobians`, `likelihood` (by the flow, exact or by Hutchinson's probes) and `intrinsic_dimension` (flow spectrum,
 normal bundle, FLIPD); `energy.EnergyDenoiser` cannot have curl.
 
+Operators: `operators.LinearOperator` is a measurement y = A x with adjoint, norm, pseudo-inverse and prox, in
+closed form where it is an `operators.SpectralOperator`, else by `conjugate_gradients` (norms by `lanczos`);
+`operator_algebra` composes and stacks. Families: `pointwise` (denoising, bias fields), `masking` (lesions, fields of
+view, faces), `convolution`, `separable` and `downsampling` (thick slices, any factor), `fourier_sampling` of
+`kspace_masks` (one coil or several), `projection`, `rigid_motion`; `measurement_noise` is Gaussian, Rician or
+Poisson.
+
 Inverse problems: `posterior.sample_posterior(denoiser, operator, y, noise_sd, times, method, generators)` with a
 method of `posterior_presets` (DPS, FlowChef, FLAIR, DDNM, DDRM, DDS, DiffPIR, PiGDM, MMPS, PnP-Flow, Flower, Radiata's
 `posterior_presets.relaxed_prox` for a mean and `posterior_presets.calibrated` for samples); `posterior.denoise_once`

@@ -151,7 +151,7 @@ class MultiCoilSampling(_KSpace):
 
 
 def coil_sensitivities(
-    shape: Sequence[int], coils: int, *, distance: float | int = 1.2, width: float | int = 0.8
+    shape: Sequence[int], coils: int, *, distance: float | int = 1.2, width: float | int = 0.5
 ) -> Tensor:
     """Simulated smooth sensitivities, (coil, *space), complex128, with sum over coils of |S|^2 = 1 everywhere.
 

@@ -8,7 +8,7 @@ k-space, E_s = exp(-2 pi i k . d_s), exact for any fraction of a voxel. A rotati
     R(theta) = S_a(-tan theta/2) S_b(sin theta) S_a(-tan theta/2),
 
 each a shift of lines by a fraction of a voxel and so a phase in the Fourier transform along one axis. Shears, phases and F
-are all unitary: the adjoint is exact, the norm is near 1, and a shot without its lines can be turned back without loss.
+are all unitary: the adjoint is exact, the norm is 1 at rest and at most the square root of the number of shots.
 Everything is periodic: an image needs an empty margin as wide as it moves. Images are complex, or real (the adjoint ends in
 a real part).
 
