@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from radiata_latents.model.flow_scan import cubic_flow_scan, linear_flow_scan
+from radiata_latents.model.flow_scan import linear_flow_scan, stiffening_flow_scan
 
 
 def looped(start: Tensor, drive: Tensor, a: Tensor, b: Tensor, kick: Tensor, c: Tensor) -> Tensor:
     half, states = len(kick), [start]
     for t in range(drive.shape[1]):
         q = states[-1][:, :half]
-        new = states[-1] @ a - c * q**3 @ b + drive[:, t]
+        new = states[-1] @ a - c * (q**3 / (1 + q**2 / 9)) @ b + drive[:, t]
         q = new[:, :half]
-        states.append(torch.cat([q, new[:, half:] - kick * c * q**3], 1))
+        states.append(torch.cat([q, new[:, half:] - kick * c * q**3 / (1 + q**2 / 9)], 1))
     return torch.stack(states, 1)
 
 
@@ -34,7 +34,7 @@ def test_values_and_all_gradients(steps: int, rows: int) -> None:
         inputs = given(steps, rows)
         if still:
             inputs[5] = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        ours, theirs = cubic_flow_scan(*inputs), looped(*inputs)
+        ours, theirs = stiffening_flow_scan(*inputs), looped(*inputs)
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
         pull = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         for mine, automatic in zip(
@@ -43,7 +43,7 @@ def test_values_and_all_gradients(steps: int, rows: int) -> None:
             strict=True,
         ):
             torch.testing.assert_close(mine, automatic, rtol=1e-10, atol=1e-11)
-    assert torch.autograd.gradcheck(cubic_flow_scan, given(steps, rows))
+    assert torch.autograd.gradcheck(stiffening_flow_scan, given(steps, rows))
 
 
 def test_without_a_force_it_is_a_linear_recurrence() -> None:
@@ -58,5 +58,5 @@ def test_without_a_force_it_is_a_linear_recurrence() -> None:
 def test_a_single_bin_is_its_start() -> None:
     inputs = given(1, 2)
     inputs[1] = torch.zeros(2, 0, 6, dtype=torch.float64)
-    torch.testing.assert_close(cubic_flow_scan(*inputs)[:, 0], inputs[0])
+    torch.testing.assert_close(stiffening_flow_scan(*inputs)[:, 0], inputs[0])
     torch.testing.assert_close(linear_flow_scan(*inputs[:3])[:, 0], inputs[0])

@@ -77,6 +77,7 @@ def test_every_network_trains_and_is_scored(
     assert 0 <= scores["informed"]["start"] <= 1
     assert len(scores.get("frequency_hz", [])) == (3 if network == "radiata" else 0)
     assert len(scores.get("damping", [])) == (3 if network == "radiata" else 0)
+    assert len(scores.get("mode_frequency_hz", [])) == len(scores.get("mode_decay_s", []))
     loaded = load_network(tmp_path / "run")
     assert loaded.metadata["kind"] == network and loaded.metadata["step"] == 2
     if network == "radiata":

@@ -18,7 +18,10 @@ from radiata_latents.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
 
-SUMMARY = "Latent dynamics of neural populations: rates, oscillating latents and forecasts from spikes. Not for clinical use."
+SUMMARY = (
+    "Latent dynamics of neural populations: rates, oscillating latents and forecasts from spikes. "
+    "Not for clinical use."
+)
 
 VERBS: dict[str, type] = {
     "prepare": Prepare,

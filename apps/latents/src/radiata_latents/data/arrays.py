@@ -130,7 +130,9 @@ def _hdf5(path: Path) -> dict[str, Any] | xr.Dataset:
         with xr.open_dataset(path, engine="scipy" if classic else "h5netcdf", decode_times=False) as opened:
             dataset = opened.load()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(f"expected arrays; got {path}, which cannot be read ({error}). Copy it again.") from error
+        raise InputError(
+            f"expected arrays; got {path}, which cannot be read ({error}). Copy it again."
+        ) from error
     return load_population(path) if dataset.attrs.get("format") == FORMAT else _named(dataset, path.name)
 
 

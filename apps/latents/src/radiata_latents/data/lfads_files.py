@@ -87,7 +87,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             return {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset)}
     except (OSError, RuntimeError) as error:
-        raise InputError(f"expected HDF5; got {path}, which cannot be read ({error}). Copy it again.") from error
+        raise InputError(
+            f"expected HDF5; got {path}, which cannot be read ({error}). Copy it again."
+        ) from error
 
 
 def _run_manager(found: Mapping[str, np.ndarray]) -> dict[str, Any]:

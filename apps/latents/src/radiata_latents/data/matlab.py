@@ -47,7 +47,9 @@ def read_matlab(path: Path, variable: str = "spikes") -> Recording:
             f"expected a .mat file before version 7.3; {path} is HDF5. Save it with -v7."
         ) from error
     except Exception as error:  # scipy raises many kinds for broken files
-        raise InputError(f"expected a .mat file; got {path}, which cannot be read ({error}). Copy it again.") from error
+        raise InputError(
+            f"expected a .mat file; got {path}, which cannot be read ({error}). Copy it again."
+        ) from error
     if variable not in found:
         names = sorted(name for name in found if not name.startswith("__"))
         raise InputError(f"expected a variable {variable!r} in {path.name}; there are {', '.join(names)}.")

@@ -57,7 +57,9 @@ def read_nwb(path: Path) -> Recording:
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"expected an NWB file; got {path}, which cannot be read ({error}). Fetch it again.") from error
+        raise InputError(
+            f"expected an NWB file; got {path}, which cannot be read ({error}). Fetch it again."
+        ) from error
 
 
 def _names(units: h5py.Group) -> list[str]:

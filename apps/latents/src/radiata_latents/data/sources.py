@@ -45,7 +45,9 @@ def kind_of(path: Path) -> SourceKind:
         with h5py.File(path, "r") as file:
             keys = set(file)
     except OSError as error:
-        raise InputError(f"expected HDF5; got {path}, which cannot be read ({error}). Copy it again.") from error
+        raise InputError(
+            f"expected HDF5; got {path}, which cannot be read ({error}). Copy it again."
+        ) from error
     if "units" in keys:
         return SourceKind.NWB
     return SourceKind.LFADS if is_lfads(keys) else SourceKind.ARRAYS

@@ -77,6 +77,14 @@ def pictures_of_latents(
     return pictures
 
 
+def _modes_of(network: LangevinFlow) -> str:
+    """The normal modes, in words."""
+    hz = network.modes().frequency_hz
+    if not len(hz):
+        return "none of their normal modes swings"
+    return f"{len(hz)} of their normal modes swing, at {float(hz[0]):.2g} to {float(hz[-1]):.2g} Hz"
+
+
 def _of_flow(
     positions: np.ndarray, network: LangevinFlow, bin_s: float, kind: str, synthetic: bool
 ) -> list[Picture]:
@@ -96,7 +104,8 @@ def _of_flow(
                 hz, damping, (low, high), positions, bin_s=bin_s, weight=spread, synthetic=synthetic
             ),
             f"Learned oscillators of {kind}: {swings} of {len(hz)} swing (damping below 1); {low:.2g} to {high:.2g} Hz "
-            f"could be learned. Right: power of their inferred positions, n = {len(positions)} trials; what is slower than "
+            f"could be learned. Coupled, {_modes_of(network)}. "
+            f"Right: power of their inferred positions, n = {len(positions)} trials; what is slower than "
             "a trial is not seen.",
         ),
         Picture(

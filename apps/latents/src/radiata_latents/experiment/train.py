@@ -94,8 +94,8 @@ class Train:
     dropout: float | None = None
     """Of hidden units, in [0, 1); 0.1 by default, 0.05 for lfads."""
     beta: float | None = None
-    """radiata, lfads: weight of the KL, in [0, 1]; 0.01 by default, 0.1 for lfads. Small for rates; 1, the bound itself, for a
-    prior to sample from and for frequencies."""
+    """radiata, lfads: weight of the KL, in [0, 1]; 0.01 by default, 0.1 for lfads. Small for rates; 1, the bound itself,
+    for frequencies and for a prior to sample from."""
     ramp: int | None = None
     """radiata, lfads: steps over which beta rises; 200 by default."""
     shown: float | None = None

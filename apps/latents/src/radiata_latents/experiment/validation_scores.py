@@ -104,5 +104,9 @@ def informed_shares(network: Any, seen: Tensor) -> dict[str, float]:
 
 
 def _spectrum(network: Any) -> dict[str, list[float]]:
-    names = [name for name in ("frequency_hz", "damping") if hasattr(network, name)]
-    return {name: [round(float(value), 6) for value in getattr(network, name)] for name in names}
+    """Of each oscillator alone, and of the normal modes that their coupling makes of them."""
+    found = {name: getattr(network, name) for name in ("frequency_hz", "damping") if hasattr(network, name)}
+    if hasattr(network, "modes"):
+        modes = network.modes()
+        found |= {"mode_frequency_hz": modes.frequency_hz, "mode_decay_s": modes.decay_s}
+    return {name: [round(float(value), 6) for value in values] for name, values in found.items()}

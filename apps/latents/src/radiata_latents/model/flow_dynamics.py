@@ -3,12 +3,17 @@ r"""The dynamics behind a population: oscillators in one bath, and two ablations
 K oscillators share a bath of temperature 1; their positions q and velocities v follow
 
 $$dq_k = v_k\,dt, \quad m_k\,dv_k = -\partial_k U(q)\,dt - \gamma_k m_k v_k\,dt + \sqrt{2\gamma_k m_k}\,dW_k, \qquad
-  U = \tfrac12\lvert q\rvert^2 + \tfrac12 \lvert L q\rvert^2 + \tfrac c4 \textstyle\sum_k q_k^4, \quad m_k = \omega_k^{-2}.$$
+  U = \tfrac12\lvert q\rvert^2 + \tfrac12 \lvert L q\rvert^2 + c\textstyle\sum_k h(q_k), \quad m_k = \omega_k^{-2},$$
+
+with $h(q) = \frac{1}{2a}\big(q^2 - \frac1a\log(1 + a q^2)\big)$, a well $q^4/4$ that is quadratic beyond three standard
+deviations.
 
 Frequencies $\omega_k$ and damping $\zeta_k = \gamma_k / 2\omega_k$ are learned. L couples neighbours on a ring by a kernel
 of three, so U is bounded below whatever is learned, and the law at rest is $e^{-U}$ (fluctuation and dissipation balance).
-The quadratic part |q|²/2 is solved exactly over a bin (`radiata_core.oscillators`), coupling and cubic force kick it before
-and after. Whatever is linear in that, and in a feedback of the state on the noise, is one matrix (`flow_scan`).
+The quadratic part |q|²/2 is solved exactly over a bin (`radiata_core.oscillators`), coupling and wells kick it before and
+after. Their stiffness s is bounded by what such kicks can hold at the top of the band, |cos t - s t/2 sin t| < 1 for
+t = omega h, so no parameters make a path of the prior explode. Whatever is linear in that, and in a feedback of the state on
+the noise, is one matrix (`flow_scan`).
 
     start (q, v / omega), noise of every bin  ->  q, v / omega of every bin
 
@@ -32,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from radiata_core.langevin import Bath, LinearStep, oscillator
-from radiata_latents.model.flow_scan import cubic_flow_scan, linear_flow_scan
+from radiata_latents.model.flow_scan import BEND, linear_flow_scan, stiffening_flow_scan, stiffening_force
 
 __all__ = ["Direct", "Dynamics", "FirstOrder", "Independent", "Modes", "Oscillators", "dynamics_of"]
 
@@ -79,7 +84,9 @@ class Oscillators(nn.Module):
         self.pitch = nn.Parameter(torch.log(spread / (1 - spread)))
         self.friction = nn.Parameter(torch.full((latents,), math.log(math.expm1(0.3))))
         self.kernel = nn.Parameter(0.05 * torch.randn(3))
-        self.stiffening = nn.Parameter(torch.tensor(-4.0))
+        self.stiffening = nn.Parameter(torch.tensor(-1.4))
+        turn = 2 * math.pi * band_hz[1] * bin_s
+        self.stiffest = 0.9 * min(4.0, max(0.0, 2 / (turn * math.tan(turn / 2))))
 
     @property
     def frequency_hz(self) -> Float[Tensor, "latent"]:
@@ -94,22 +101,23 @@ class Oscillators(nn.Module):
 
     @property
     def hardness(self) -> Float[Tensor, ""]:
-        """c >= 0 of the quartic term; 0 where nothing is coupled."""
-        return functional.softplus(self.stiffening) * float(self.coupled)
+        """c >= 0 of the wells; 0 where nothing is coupled. Far out they add up to a quarter of the stiffness allowed."""
+        return 0.25 * self.stiffest * BEND * torch.sigmoid(self.stiffening) * float(self.coupled)
 
     def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
-        """-L^T L q - c q^3, what U has beyond |q|^2 / 2 pulls with."""
+        """-L^T L q - c h'(q), what U has beyond |q|^2 / 2 pulls with."""
         if not self.coupled:
             return torch.zeros_like(q)
         ring = self._ring()
-        return -q @ ring.T @ ring - self.hardness * q**3
+        return -q @ ring.T @ ring + stiffening_force(q, self.hardness)
 
     def energy(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch"]:
         """U(q) in units of the temperature, >= 0."""
         quadratic = 0.5 * q.square().sum(1)
         if not self.coupled:
             return quadratic
-        return quadratic + 0.5 * (q @ self._ring().T).square().sum(1) + 0.25 * self.hardness * (q**4).sum(1)
+        wells = 0.5 / BEND * (q.square() - torch.log1p(BEND * q.square()) / BEND).sum(1)
+        return quadratic + 0.5 * (q @ self._ring().T).square().sum(1) + self.hardness * wells
 
     def step(self) -> LinearStep:
         """The exact step of |q|^2 / 2 over one bin, in q and v, float64."""
@@ -121,6 +129,8 @@ class Oscillators(nn.Module):
         values = torch.linalg.eigvals(self._maps()[0].detach().double())
         logs = torch.log(values[values.imag > 1e-9])
         order = logs.imag.argsort()
+        if isinstance(self, FirstOrder | Independent):  # nothing swings
+            order = order[:0]
         return Modes(logs.imag[order] / (2 * math.pi * self.bin_s), -self.bin_s / logs.real[order])
 
     def run(
@@ -154,13 +164,13 @@ class Oscillators(nn.Module):
 
     def _scanned(self, first: Tensor, drive: Tensor, linear: Tensor, pull: Tensor, kick: Tensor) -> Tensor:
         if self.coupled:
-            states = cubic_flow_scan(first, drive, linear, pull, kick, self.hardness)
+            states = stiffening_flow_scan(first, drive, linear, pull, kick, self.hardness)
         else:
             states = linear_flow_scan(first, drive, linear)
         return states.unflatten(2, (2, -1))
 
     def _maps(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of one bin, applied from the right: of the state, of the noise, of the cubic force before; its kick after."""
+        """Of one bin, applied from the right: of the state, of the noise, of the wells' force before; its kick after."""
         omega = 2 * math.pi * self.frequency_hz
         exact = self.step()
         unit = torch.stack([torch.ones_like(omega), omega])  # v = omega w
@@ -178,9 +188,11 @@ class Oscillators(nn.Module):
         return linear, spread, nothing, kick
 
     def _ring(self) -> Tensor:
-        """L: correlation with a kernel of three on a ring."""
+        """L: correlation with a kernel of three on a ring, |L|^2 below three quarters of the stiffness allowed."""
         eye = torch.eye(len(self.pitch), dtype=self.kernel.dtype, device=self.kernel.device)
-        return self.kernel[0] * eye.roll(-1, 1) + self.kernel[1] * eye + self.kernel[2] * eye.roll(1, 1)
+        most = max(0.75 * self.stiffest, 1e-12)
+        left, own, right = self.kernel / torch.sqrt(1 + self.kernel.abs().sum().square() / most)
+        return left * eye.roll(-1, 1) + own * eye + right * eye.roll(1, 1)
 
 
 def _diagonals(blocks: Float[Tensor, "source target latent"]) -> Float[Tensor, "in out"]:
@@ -189,12 +201,15 @@ def _diagonals(blocks: Float[Tensor, "source target latent"]) -> Float[Tensor, "
 
 
 class FirstOrder(Oscillators):
-    """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity.
-
-    The cubic part of F is its exact flow, q / sqrt(1 + 2 (1 - a) c q^2): as a step it would throw out a far state.
-    """
+    """q' = a q + (1 - a) F + sqrt(1 - a^2) xi with a = exp(-omega h / (2 zeta)): the overdamped limit; no velocity."""
 
     draws = 1
+
+    def __init__(self, latents: int, bin_s: float, band_hz: Sequence[float], coupled: bool) -> None:
+        super().__init__(latents, bin_s, band_hz, coupled)
+        self.stiffest = min(
+            self.stiffest, 0.9
+        )  # a force is felt for a whole bin here, so 1 is where it overshoots
 
     def run(
         self,
@@ -206,7 +221,6 @@ class FirstOrder(Oscillators):
         """As of `Oscillators`, with a velocity of 0."""
         rate = 2 * math.pi * self.frequency_hz * self.bin_s / (2 * self.damping)
         keep, gain = torch.exp(-rate), torch.sqrt(-torch.expm1(-2 * rate))
-        bent, ring = 2 * (1 - keep) * self.hardness, self._ring()
         q = start[:, 0]
         states, means = [q], []
         for k in range(noise.shape[1]):
@@ -214,9 +228,7 @@ class FirstOrder(Oscillators):
             if steering is not None and feedback is not None and k < steering.shape[1]:
                 means.append(steering[:, k] - feedback[:, 0] * q[:, None])
                 xi = xi + means[-1][:, 0]
-            kept = q / torch.sqrt(1 + bent * q.square())
-            pushed = (1 - keep) * (kept @ ring.T @ ring) if self.coupled else 0.0
-            q = keep * kept - pushed + gain * xi
+            q = keep * q + (1 - keep) * self.force(q) + gain * xi
             states.append(q)
         path = torch.stack(states, 1)
         return torch.stack([path, torch.zeros_like(path)], 2), torch.stack(means, 1) if means else None

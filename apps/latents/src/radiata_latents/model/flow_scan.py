@@ -1,7 +1,7 @@
-r"""Paths of the latent flow: a linear map a bin, a drive, and kicks of a cubic force; one loop, differentiated by hand.
+r"""Paths of the latent flow: a linear map a bin, a drive, and kicks of a stiffening force; one loop, differentiated by hand.
 
-States are $s = (q, w)$, position and velocity over omega, as rows. With the cubic force $f(q) = -c\,q^3$ and $\kappa$ half a
-bin's kick,
+States are $s = (q, w)$, position and velocity over omega, as rows. With the force $f(q) = -c\,q^3 / (1 + a q^2)$, cubic near
+0 and linear far out, a = 1/9, and $\kappa$ half a bin's kick,
 
 $$(q, w)_t \to (q,\; w + \kappa f(q)) \to (\,\cdot\,)\,M + \text{drive}_t \to (q,\; w + \kappa f(q)),$$
 
@@ -9,7 +9,7 @@ that is $s^-_{t+1} = s_t A + f(q_t) B + \text{drive}_t$ with $B = (0\ \mathrm{di
 else is linear in the state (the feedback of a posterior). What is linear, the exact step of the oscillators, their coupling
 and the feedback, is one matrix, made once a batch.
 
-Forwards that is one product a bin without the cubic force and five small operations with it; backwards
+Forwards that is one product a bin without that force and five small operations with it; backwards
 
 $$p_t = a_t + (f'(q_t)\,\kappa\,a^w_t,\ 0), \qquad a_{t-1} \mathrel{+}= p_t A^\top + (f'(q_{t-1})\,(p_t B^\top),\ 0),$$
 
@@ -27,7 +27,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["cubic_flow_scan", "linear_flow_scan"]
+__all__ = ["BEND", "linear_flow_scan", "stiffening_flow_scan", "stiffening_force"]
+
+BEND = 1 / 9
+"""a: the force turns from cubic to linear at three standard deviations."""
+
+
+def stiffening_force(q: Tensor, strength: Tensor) -> Tensor:
+    """-c q^3 / (1 + a q^2), element by element; c is `strength` >= 0."""
+    square = q * q
+    return -strength * q * square / (1 + BEND * square)
 
 
 class _Linear(torch.autograd.Function):
@@ -54,7 +63,7 @@ class _Linear(torch.autograd.Function):
         return adjoint[0], adjoint[1:], states[:-1].flatten(0, 1).T @ adjoint[1:].flatten(0, 1)
 
 
-class _Cubic(torch.autograd.Function):
+class _Stiffening(torch.autograd.Function):
     """Time first: (time, batch, state)."""
 
     @staticmethod
@@ -66,11 +75,11 @@ class _Cubic(torch.autograd.Function):
         forces = drive.new_empty(*states.shape[:2], half)
         states[0] = start
         s, f = states.unbind(0), forces.unbind(0)
-        _cubic(s[0][:, :half], strength, f[0])
+        f[0].copy_(stiffening_force(s[0][:, :half], strength))
         for t, given in enumerate(drive.unbind(0)):
             torch.addmm(given, s[t], matrix, out=s[t + 1])
             s[t + 1].addmm_(f[t], push)
-            _cubic(s[t + 1][:, :half], strength, f[t + 1])
+            f[t + 1].copy_(stiffening_force(s[t + 1][:, :half], strength))
             s[t + 1][:, half:].addcmul_(f[t + 1], kick)
         ctx.save_for_backward(states, forces, matrix, push, kick, strength)
         return states
@@ -82,7 +91,9 @@ class _Cubic(torch.autograd.Function):
         half = states.shape[2] // 2
         adjoint = grads[0].clone(memory_format=torch.contiguous_format)
         of_force = torch.empty_like(forces[1:])
-        slopes = states[..., :half].square().mul_(-3 * strength)
+        square = states[..., :half].square()
+        shapes = -square / (1 + BEND * square)  # f / (c q)
+        slopes = strength * shapes * (3 + BEND * square) / (1 + BEND * square)
         a, g = adjoint.unbind(0), of_force.unbind(0)
         slope, kicked = slopes.unbind(0), (slopes * kick).unbind(0)
         back, pull = matrix.T, push.T
@@ -96,15 +107,9 @@ class _Cubic(torch.autograd.Function):
         of_push = forces[:-1].flatten(0, 1).T @ later
         on_velocity = adjoint[1:, :, half:] * forces[1:]
         of_kick = on_velocity.sum((0, 1))
-        # f is proportional to c, so its derivative is f / c, here without a division: - q^3
-        cubes = -(states[..., :half] ** 3)
-        of_strength = (adjoint[1:, :, half:] * kick * cubes[1:]).sum() + (of_force * cubes[:-1]).sum()
+        units = shapes * states[..., :half]  # f / c, also where c is 0
+        of_strength = (adjoint[1:, :, half:] * kick * units[1:]).sum() + (of_force * units[:-1]).sum()
         return adjoint[0], adjoint[1:], of_matrix, of_push, of_kick, of_strength
-
-
-def _cubic(q: Tensor, strength: Tensor, out: Tensor) -> None:
-    torch.mul(q, q, out=out)
-    out.mul_(q).mul_(-strength)
 
 
 def linear_flow_scan(
@@ -112,7 +117,7 @@ def linear_flow_scan(
     drive: Float[Tensor, "batch steps state"],
     matrix: Float[Tensor, "state state"],
 ) -> Float[Tensor, "batch time state"]:
-    """States of all bins without a cubic force, one more than steps.
+    """States of all bins without the stiffening force, one more than steps.
 
     Args:
         start: (q, w) of the first bin.
@@ -123,7 +128,7 @@ def linear_flow_scan(
     return states.transpose(0, 1)
 
 
-def cubic_flow_scan(
+def stiffening_flow_scan(
     start: Float[Tensor, "batch state"],
     drive: Float[Tensor, "batch steps state"],
     matrix: Float[Tensor, "state state"],
@@ -131,7 +136,7 @@ def cubic_flow_scan(
     kick: Float[Tensor, "half"],
     strength: Float[Tensor, ""],
 ) -> Float[Tensor, "batch time state"]:
-    """States of all bins with the cubic force, one more than steps (the equations of this module).
+    """States of all bins with the stiffening force, one more than steps (the equations of this module).
 
     Args:
         start: (q, w) of the first bin.
@@ -141,5 +146,5 @@ def cubic_flow_scan(
         kick: kappa, where the force of the new bin goes.
         strength: c >= 0.
     """
-    states: Tensor = _Cubic.apply(start, drive.transpose(0, 1), matrix, push, kick, strength)
+    states: Tensor = _Stiffening.apply(start, drive.transpose(0, 1), matrix, push, kick, strength)
     return states.transpose(0, 1)

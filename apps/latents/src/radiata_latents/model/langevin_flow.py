@@ -142,7 +142,7 @@ class LangevinFlow(PopulationModel):
         return self.flow.step()
 
     def force(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
-        """-L^T L q - c q^3, what U has beyond |q|^2 / 2 pulls with."""
+        """-L^T L q - c h'(q), what U has beyond |q|^2 / 2 pulls with."""
         return self.flow.force(q)
 
     def energy(self, q: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch"]:
@@ -207,7 +207,7 @@ class LangevinFlow(PopulationModel):
             noise: Standard normal for a path of the prior, or a deviation from the mean of a posterior.
             steering: In the first steps, the mean of the noise but for its feedback - K (q, v / omega), which is added.
         """
-        states, means = self.flow.run(start, noise, steering, self.feedback)
+        states, means = self.flow.run(start, noise, steering, 2 * torch.tanh(0.5 * self.feedback))
         return LatentPath(states[:, :, 0], states[:, :, 1], means)
 
     def log_rates(self, path: LatentPath) -> Float[Tensor, "batch time neuron"]:
