@@ -450,7 +450,7 @@ class Watched:
 
     def __call__(self, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
         self.calls += 1
-        self.graphs += torch.is_grad_enabled() and x.requires_grad
+        self.graphs += torch.is_grad_enabled() or x.requires_grad
         return self.denoiser(x, t, **conditions)
 
 

@@ -86,7 +86,8 @@ method of `posterior_presets` (DPS, FlowChef, FLAIR, DDNM, DDRM, DDS, DiffPIR, P
 `posterior_presets.relaxed_prox` for a mean and `posterior_presets.calibrated` for samples); `posterior.denoise_once`
 needs one evaluation, `posterior.steer` any differentiable loss. One loop, `posterior_walk`, of `data_steps`,
 `steering_steps`, `renoising` and `relaxation`; `posterior_spread` measures how far off the denoiser is,
-`posterior_calibration` whether samples are; `linear_gaussian_posterior` is the oracle.
+`posterior_calibration` whether samples are; `linear_gaussian_posterior` is the oracle, `classical_restoration` (total
+variation, wavelets) the baseline.
 
 Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
 in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
