@@ -13,12 +13,12 @@ def test_largest_eigenvalue_from_below(size: int) -> None:
     factor = torch.randn(size, size, generator=generator_of(size), dtype=torch.float64)
     start = torch.randn(1, size, generator=generator_of(0), dtype=torch.float64)
     exact = float(torch.linalg.matrix_norm(factor, 2)) ** 2
-    found = largest_eigenvalue(lambda x: x @ factor @ factor.T, start, 1e-6)
-    assert exact * (1 - 1e-6) <= found <= exact * (1 + 1e-12)
+    found = largest_eigenvalue(lambda x: x @ factor @ factor.T, start)
+    assert exact * (1 - 1e-3) <= found <= exact * (1 + 1e-12)
 
 
 def test_crowded_spectra_need_few_steps() -> None:
-    """2000 eigenvalues in [0, 1], even: power iteration would take thousands of steps to 1e-4."""
+    """2000 eigenvalues in [0, 1], even: power iteration takes 500 steps to 1e-3."""
     values, calls = torch.linspace(0, 1, 2000, dtype=torch.float64), 0
 
     def apply(x: torch.Tensor) -> torch.Tensor:
@@ -27,8 +27,8 @@ def test_crowded_spectra_need_few_steps() -> None:
         return values * x
 
     start = torch.randn(1, 2000, generator=generator_of(1), dtype=torch.float64)
-    assert largest_eigenvalue(apply, start, 1e-4) == pytest.approx(1, rel=1e-4)
-    assert calls < 150
+    assert largest_eigenvalue(apply, start) == pytest.approx(1, rel=1e-3)
+    assert calls < 80
 
 
 def test_multiples_of_the_identity_and_zero_stop_at_once() -> None:

@@ -196,12 +196,11 @@ def test_normal_is_adjoint_after_forward(operator: LinearOperator) -> None:
 
 
 def test_norm_is_the_largest_singular_value(operator: LinearOperator) -> None:
-    """Exact in closed form; else from below to 1e-4."""
+    """Exact in closed form; else from below to 1e-3, in single precision."""
     largest = float(torch.linalg.svdvals(dense(operator))[0])
-    assert operator.norm == pytest.approx(
-        largest, rel=1e-12 if isinstance(operator, SpectralOperator) else 1e-4
-    )
-    assert operator.norm <= largest * (1 + 1e-12)
+    exact = isinstance(operator, SpectralOperator)
+    assert operator.norm == pytest.approx(largest, rel=1e-12 if exact else 1e-3)
+    assert operator.norm <= largest * (1 + (1e-12 if exact else 1e-5))
 
 
 def test_pseudo_inverse_is_that_of_the_matrix(operator: LinearOperator) -> None:
@@ -295,6 +294,8 @@ def test_solve_and_pseudo_inverse_have_exact_derivatives(operator: LinearOperato
         left, right = operator.solve(w, rho), operator.solve(b, rho)
     torch.testing.assert_close(by_b, left, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(by_rho, -real_product(left, right), rtol=1e-6, atol=1e-7)
+    if len(operator.event_shape) > 3 and not isinstance(operator, SpectralOperator):
+        return  # the same two lines of code as in the plane, and the dearest ones
     y = measurements(operator).requires_grad_()
     (slope,) = torch.autograd.grad(operator.pseudo_inverse(y), y, w)
     expected = as_real(w) @ torch.as_tensor(_pinv(dense(operator)))

@@ -57,14 +57,14 @@ class LinearOperator(ABC):
         complex_measurement: Whether measurements are complex; None: like the event.
         tolerance: Of the relative residual of conjugate gradients; None: 1e-10 in double precision, 1e-5 in single.
         iterations: Of conjugate gradients, at most.
-        norm_tolerance: Relative error of a `norm` that is not known exactly; it is then from below.
+        norm_tolerance: Relative error of a `norm` that is not known exactly; it is then from below, in single precision.
     """
 
     complex_event: bool | None = None
     complex_measurement: bool | None = None
     tolerance: float | None = None
     iterations: int = 200
-    norm_tolerance: float = 1e-4
+    norm_tolerance: float = 1e-3
 
     def __init__(
         self,
@@ -93,11 +93,10 @@ class LinearOperator(ABC):
 
     def _norm(self) -> float:
         """The largest singular value; by Lanczos' recursion where no closed form overrides it."""
-        dtype = torch.complex128 if self.complex_event else torch.float64
+        dtype = torch.complex64 if self.complex_event else torch.float32
         generator = torch.Generator().manual_seed(0)
         start = torch.randn((1, *self.event_shape), generator=generator, dtype=dtype).to(self.device)
-        # A hundredth: among eigenvalues that are close to each other, the bound is first met by one below the largest.
-        return math.sqrt(largest_eigenvalue(self._normal, start, self.norm_tolerance / 100))
+        return math.sqrt(largest_eigenvalue(self._normal, start, self.norm_tolerance))
 
     def _normal(self, x: Tensor) -> Tensor:
         """A^T A x, of a checked event."""
@@ -112,7 +111,7 @@ class LinearOperator(ABC):
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         """A^+ y, of a checked measurement."""
         return least_norm_solve(
-            self._normal, self._adjoint(y), tolerance=self.tolerance, iterations=5 * self.iterations
+            self._normal, self._adjoint(y), tolerance=self.tolerance, iterations=self.iterations
         )
 
     # What everybody calls -----------------------------------------------------------------------------------------------
@@ -189,8 +188,8 @@ class LinearOperator(ABC):
     def pseudo_inverse(self, y: Measurement) -> Signal:
         """A^+ y, (batch, *event): the least-squares solution of least norm.
 
-        Without a closed form it comes from conjugate gradients, at most 5 x `iterations` of them; of an ill-conditioned
-        operator the tolerance leaves the faintest directions out.
+        Without a closed form it comes from conjugate gradients; of an ill-conditioned operator their tolerance, and the
+        number of `iterations`, leave the faintest directions out.
 
         Raises:
             InputError: y is no batch of measurements of this operator.
