@@ -15,9 +15,9 @@ class Demo:
     Spikes follow a Lorenz system, on trajectories that no network saw. Under three minutes on two cores; the first picture
     comes within seconds, from the shipped network. Synthetic; not for clinical use.
 
-    Examples:
-        radiata-latents demo --out demo
-        radiata-latents demo --out demo --train-steps 0
+    Example: radiata-latents demo --out demo
+
+    Example: radiata-latents demo --out demo --train-steps 0
     """
 
     out: Path = Path("demo")

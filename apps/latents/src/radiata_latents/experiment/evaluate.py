@@ -26,10 +26,11 @@ class Evaluate:
     Writes evaluation.json and scores.csv, each score with a 95 % interval over trials; a score that this population cannot
     have is a dash, and the reason stands below the table. Baselines are fitted on training trials only.
 
-    Examples:
-        radiata-latents evaluate lorenz.h5 --model lorenz --model runs/gru --out evaluation
-        radiata-latents evaluate maze.h5 --model runs/maze --few-shot --out evaluation
-        radiata-latents evaluate maze.h5 --rates rates.h5 --no-baselines --out evaluation
+    Example: radiata-latents evaluate lorenz.h5 --model lorenz --model runs/gru --out evaluation
+
+    Example: radiata-latents evaluate maze.h5 --model runs/maze --few-shot --out evaluation
+
+    Example: radiata-latents evaluate maze.h5 --rates rates.h5 --no-baselines --out evaluation
     """
 
     population: Annotated[Path, tyro.conf.Positional]

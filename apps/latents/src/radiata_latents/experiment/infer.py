@@ -18,9 +18,9 @@ class Infer:
     The file has rates as expected counts a bin in the population's order of neurons; with --passes also their standard
     deviation over draws of the posterior. A trial's rates are the same in any batch. An ensemble's rates are the mean.
 
-    Examples:
-        radiata-latents infer lorenz.h5 --model lorenz --out rates.h5
-        radiata-latents infer maze.h5 --model runs/maze --out rates.h5 --submission sub.h5 --preset nlb:mc_maze_small
+    Example: radiata-latents infer lorenz.h5 --model lorenz --out rates.h5
+
+    Example: radiata-latents infer maze.h5 --model runs/maze --out rates.h5 --submission sub.h5 --preset nlb:mc_maze_small
     """
 
     population: Annotated[Path, tyro.conf.Positional]

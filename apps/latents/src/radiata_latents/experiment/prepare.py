@@ -27,12 +27,15 @@ class Prepare:
     Sources: NWB files, MATLAB cells or structs of spike times (.mat), LFADS files, arrays (.npz, .npy, .h5, .nc). Several
     NWB files are joined: one recording on one clock.
 
-    Examples:
-        radiata-latents prepare sub-Jenkins_*.nwb --preset nlb:mc_maze_small --bin 5ms --out small.h5
-        radiata-latents prepare any.nwb --align trials.start_time --window 0 1.5 --bin 20ms --holdout 0.25 --out trials.h5
-        radiata-latents prepare spikes.mat --positions track.videoPositionTracking --parked --complete --out ca1.h5
-        radiata-latents prepare counts.npz --bin 10ms --split-by block --out trials.h5
-        radiata-latents prepare --preset lorenz --holdout 0.25 --out lorenz.h5
+    Example: radiata-latents prepare sub-Jenkins_*.nwb --preset nlb:mc_maze_small --bin 5ms --out small.h5
+
+    Example: radiata-latents prepare any.nwb --align trials.start_time --window 0 1.5 --bin 20ms --holdout 0.25 --out any.h5
+
+    Example: radiata-latents prepare spikes.mat --positions track.videoPositionTracking --parked --complete --out ca1.h5
+
+    Example: radiata-latents prepare counts.npz --bin 10ms --split-by block --out trials.h5
+
+    Example: radiata-latents prepare --preset lorenz --holdout 0.25 --out lorenz.h5
     """
 
     out: Path
@@ -105,9 +108,9 @@ class Prepare:
         Raises:
             InputError: a source or an option that cannot be used, or the population exists.
         """
+        self._check()
         from radiata_latents.experiment.cuts import cut
 
-        self._check()
         made, notes = cut(self)
         facts = _facts(made) | notes
         for line in _lines(facts):

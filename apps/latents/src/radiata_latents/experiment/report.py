@@ -16,9 +16,9 @@ class Report:
 
     The page holds its pictures and opens without a network.
 
-    Examples:
-        radiata-latents report runs/lorenz
-        radiata-latents report rates.h5 --population lorenz.h5
+    Example: radiata-latents report runs/lorenz
+
+    Example: radiata-latents report rates.h5 --population lorenz.h5
     """
 
     place: tyro.conf.Positional[Path]
