@@ -1,6 +1,8 @@
 """`radiata-latents prepare`: every kind of source to a population, and one line for whatever cannot be used."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -374,3 +376,22 @@ def test_the_real_linear_track(shared_data: Path, out: Path) -> None:
     assert record["windows_parked"] == 1009 and record["neurons_left_out"] == 11
     assert record["behaviour_unknown_bins"] == 0
     assert not (found["behaviour"].values == (522, 8)).all(2).any()  # where the tracker rests
+
+
+# What it costs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "code", "unused"), [
+    (["none.nwb"], 1, ("torch", "xarray", "monai")),
+    (["--preset", "lorenz", "--trials", "2", "--conditions", "5", "--dry-run"], 0, ("monai",)),
+])  # fmt: skip
+def test_loads_no_library_that_it_does_not_need(words: list[str], code: int, unused: tuple[str, ...]) -> None:
+    """A path that is misspelt is said at once, and cutting trials does not wait for networks' loaders."""
+    script = f"""
+import sys
+from radiata_latents.cli import run
+found = run(["prepare", *{words!r}, "--out", "none.h5"])
+sys.exit(str([found, [name for name in {unused!r} if name in sys.modules]]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert done.stderr.splitlines()[-1] == str([code, []])

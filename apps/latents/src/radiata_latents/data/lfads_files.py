@@ -28,9 +28,8 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
-from radiata_latents.data.population import population
+from radiata_latents.data.population import heldin_first, population
 from radiata_latents.data.submission import check_unit
-from radiata_latents.data.trials import heldin_first
 
 __all__ = ["is_lfads", "load_lfads", "save_lfads"]
 

@@ -24,7 +24,15 @@ import xarray as xr
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 
-__all__ = ["SPLITS", "check_population", "load_population", "population", "save_population", "to_hz"]
+__all__ = [
+    "SPLITS",
+    "check_population",
+    "heldin_first",
+    "load_population",
+    "population",
+    "save_population",
+    "to_hz",
+]
 
 SPLITS = ("train", "validation", "test")
 FORMAT = "radiata-population/1"
@@ -166,6 +174,11 @@ def check_population(dataset: xr.Dataset) -> xr.Dataset:
             "(--drop-silent)."
         )
     return dataset
+
+
+def heldin_first(population: xr.Dataset) -> np.ndarray:
+    """Indices of the neurons, held-in ones first, each group in its order: (neuron,) whole numbers."""
+    return np.argsort(population["heldout"].values.astype(bool), kind="stable")
 
 
 def to_hz(rates: np.ndarray, bin_s: float) -> np.ndarray:

@@ -3,7 +3,7 @@
     population → held-in first → small whole numbers → monai.data.Dataset → float32 → {"image": (time, neuron), "observed"}
 
 In a file held-out neurons may stand anywhere; inside a network the held-in ones come first, each group in its order, so
-that what an encoder may see is `counts[..., :heldin]`. `heldin_first` is that order and the only place where it is made:
+that what an encoder may see is `counts[..., :heldin]`. `population.heldin_first` is that order, made there and nowhere else:
 what comes out of a network goes back by `inverse = np.argsort(heldin_first(population))`.
 """
 
@@ -22,14 +22,9 @@ from torch.utils.data import Dataset
 
 from radiata_core.errors import InputError
 from radiata_core.seeds import generator_of
-from radiata_latents.data.population import SPLITS
+from radiata_latents.data.population import SPLITS, heldin_first
 
 __all__ = ["CountsToTensord", "TrialCounts", "heldin_first", "loader"]
-
-
-def heldin_first(population: xr.Dataset) -> np.ndarray:
-    """Indices of the neurons, held-in ones first, each group in its order: (neuron,) whole numbers."""
-    return np.argsort(population["heldout"].values.astype(bool), kind="stable")
 
 
 class CountsToTensord(MapTransform):
