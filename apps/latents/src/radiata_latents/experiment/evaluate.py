@@ -153,7 +153,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
     cells = [[row["name"], *(_cell(row, column) for column in [*absent, *columns])] for row in rows]
     lines = [f"{result['trials']} {result['split']} trials, 95 % intervals over trials"]
     lines += aligned(["", *[*absent, *columns]], cells)
-    lines += [f"– {column}: {why}" for column, why in result["why_not"].items()]
+    for why in dict.fromkeys(result["why_not"].values()):
+        lines.append(f"– {', '.join(c for c, reason in result['why_not'].items() if reason == why)}: {why}")
     lines += [f"left out {name}: {why}" for name, why in result["left_out"].items()]
     for name, one in result["collapse"].items():
         lines.append(

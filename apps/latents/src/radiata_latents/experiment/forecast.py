@@ -70,7 +70,8 @@ class Forecast:
         )  # fmt: skip
         scores = forecast_scores(cells, made, self.seed)
         save_rates(made, self.out, Description="Rates beyond the observed window.", Draws=self.draws,
-                   Horizon=self.bins, Split=self.split, Scores=scores)  # fmt: skip
+                   Horizon=self.bins, Split=self.split, Scores=scores,
+                   SyntheticData=bool(cells.attrs.get("synthetic", 0)))  # fmt: skip
         for line in _lines(scores, self.split):
             print(line)
         print(f"{made.sizes['trial']} trials, {self.bins} bins ahead in {self.out}")

@@ -169,7 +169,7 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     if found is None:
         return "–"
     value, low, high = found
-    return f"{value:.3f}" + (f" [{low:.3f}, {high:.3f}]" if np.isfinite([low, high]).all() else "")
+    return f"{value:.3f}" + (f" [{low:.3f},\u00a0{high:.3f}]" if np.isfinite([low, high]).all() else "")
 
 
 def decode_section(

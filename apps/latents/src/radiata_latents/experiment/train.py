@@ -41,7 +41,7 @@ _OF: dict[str, tuple[str, ...]] = {
 """Which networks have an option."""
 
 _OBJECTIVE = ("beta", "ramp", "shown")
-_RATE = {"radiata": 8e-3, "gru": 8e-3, "lfads": 4e-3, "paper": 3e-3}
+_RATE = {"radiata": 1.6e-2, "gru": 8e-3, "lfads": 4e-3, "paper": 3e-3}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Train:
     accumulate: int = 1
     """Pieces a batch is cut into, to save memory."""
     learning_rate: float | None = None
-    """Step size after the warm-up; 0.008 by default, 0.004 for lfads, 0.003 for paper."""
+    """Step size after the warm-up; 0.016 by default, 0.008 for gru, 0.004 for lfads, 0.003 for paper."""
     warmup: int = 50
     """Steps of linear warm-up."""
     cosine: bool = True
