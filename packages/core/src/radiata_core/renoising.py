@@ -130,6 +130,7 @@ class MixedNoise(Renoising):
 
     @property
     def fresh_only(self) -> bool:  # type: ignore[override]
+        """Whether all of the noise is fresh."""
         return self.share == FixedShare(1.0)
 
     def fresh(self, kappa: float, kappa_next: float, sigma_next: float) -> float:
