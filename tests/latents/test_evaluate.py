@@ -153,6 +153,7 @@ def test_without_held_out_neurons_there_is_a_dash_and_a_reason(
     assert result["few_shot"] == {} and result["calibration"] == {}
     assert any(line.startswith("– co_bps: the population has no held-out neurons") for line in said)
     assert any(line.startswith("mean rate") and "–" in line for line in said)
+    assert "– r2_rates, r2_expected, correlation2, log_r2: the true rates are not known" in said
 
 
 def test_a_file_of_rates_stands_for_a_model(

@@ -123,6 +123,7 @@ def test_the_command_scores_what_it_can(
     assert found["rates"].shape == (6, 9, 10) and (found["rates_low"] <= found["rates_high"]).all()
     card = json.loads((tmp_path / "f.json").read_text())
     assert card["Horizon"] == 9 and card["Scores"]["bins"] == 3
+    assert card["SyntheticData"] is bool(load_population(results / "wavy.h5").attrs.get("synthetic", 0))
 
 
 def test_nothing_to_score_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

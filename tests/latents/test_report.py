@@ -71,7 +71,10 @@ def test_of_one_file_only_that_file(tmp_path: Path) -> None:
     page = (tmp_path / "cells.html").read_text(encoding="utf-8")
     assert "8 held" not in page and "6 held in, 2 held out" in page and "data:image/png" not in page
     rates = page_of(tmp_path / "rates.h5")
-    assert [s.title for s in rates.sections][1:3] == ["Population", f"Rates of {HOSTILE}"]
+    titles = [s.title for s in rates.sections]
+    assert titles[1:3] == ["Population", f"Rates of {HOSTILE}"]
+    save_population(simulated(10), tmp_path / "other.h5")  # neither shown nor a reason for a stamp
+    assert [s.title for s in page_of(tmp_path / "rates.h5").sections] == titles
     with pytest.raises(InputError, match="cannot be read"):
         page_of(tmp_path)
 
@@ -123,7 +126,10 @@ def test_trainings_below_and_scores_are_found(tmp_path: Path) -> None:
         csv.writer(file).writerows(
             [["name", "co_bps", "co_bps_low", "co_bps_high"], [HOSTILE, 0.5, 0.25, 0.75], ["b", "", "", ""]]
         )
+    assert not page_of(tmp_path).synthetic
+    write_json(tmp_path / "member-1" / "model.json", {"metadata": {"source": "synthetic: lorenz"}})
     made = page_of(tmp_path)
+    assert made.synthetic
     assert [s.title for s in made.sections] == [
         "Read first",
         "Scores",
@@ -133,7 +139,10 @@ def test_trainings_below_and_scores_are_found(tmp_path: Path) -> None:
     ]
     text = "".join(block.html() for section in made.sections for block in section.blocks)
     assert (
-        HOSTILE not in text and "0.500 [0.250, 0.750]" in text and "informed start" in text and "1, 2" in text
+        HOSTILE not in text
+        and "0.500 [0.250,\u00a00.750]" in text
+        and "trials explain" in text
+        and "1, 2" in text
     )
     assert made.pictures[0].figure.numbers["scores"]["co-bps, bits a spike"] == [[0.5, 0.25, 0.75], None]
 
@@ -146,7 +155,7 @@ def test_an_evaluation_says_what_is_missing_and_why(tmp_path: Path) -> None:
     bits = [[0.1, 0.2], [0.3, 0.5]]
     result = {
         "split": "test", "trials": 7, "synthetic": False, "rows": rows, "baselines": ["mean rate"],
-        "why_not": {"fp_bps": f"no {HOSTILE}"},
+        "why_not": {"fp_bps": f"no {HOSTILE}", "psth_r2": "no kernel", "log_r2": "no kernel"},
         "left_out": {}, "collapse": {HOSTILE: {"total": 5.0, "active": 1, "effective": 1.5, "kl": [4.9, 0.1]}},
         "calibration": {"mean rate": {"of": "held-out neurons", "counts": 9, "dispersion": 1.5, "dispersion_low": 1.25,
                         "dispersion_high": 1.75, "distance": 0.1, "p_value": 0.01}},
@@ -156,7 +165,7 @@ def test_an_evaluation_says_what_is_missing_and_why(tmp_path: Path) -> None:
     made = page_of(tmp_path)
     text = "".join(block.html() for section in made.sections for block in section.blocks)
     assert HOSTILE not in text and "fp-bps, bits a spike" in text and "test trials: a last number" in text
-    assert "[1.25, 1.75]" in text and "1 of 2" in text
+    assert "[1.25,\u00a01.75]" in text and "1 of 2" in text and "PSTH, R²; R² of log-rates" in text
     few = next(p for p in made.pictures if p.name == "few-shot")
     assert few.figure.numbers["curves"][HOSTILE]["bits"] == bits
 
