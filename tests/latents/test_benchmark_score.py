@@ -118,9 +118,9 @@ def test_missing_targets_and_rates_in_hz_are_refused(tmp_path: Path, rng: np.ran
         score_submission(submission, tmp_path / "text.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["mc_maze/eval_spikes_heldout"] = np.ones((2, 3, 4))
-    with pytest.raises(InputError, match="expected targets of mc_rtt_20.*those of mc_maze. Give"):
+    with pytest.raises(InputError, match=r"targets of mc_rtt_20.*those of mc_maze\. Give"):
         score_submission(submission, tmp_path / "other.h5")
-    with pytest.raises(InputError, match="those of no data set. Give"):
+    with pytest.raises(InputError, match=r"those of no data set\. Give"):
         score_submission(submission, submission)
     with h5py.File(submission, "r+") as file:
         file["mc_rtt_20/eval_rates_heldout"][...] *= 50

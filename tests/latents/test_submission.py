@@ -92,7 +92,7 @@ def test_files_and_groups_that_are_none_are_refused(tmp_path: Path, rng: np.rand
         load_submission(tmp_path / "text.h5")
     with h5py.File(tmp_path / "flat.h5", "w") as file:
         file["mc_rtt"] = np.ones(3)
-    with pytest.raises(InputError, match="which holds mc_rtt. Write one by infer --submission"):
+    with pytest.raises(InputError, match=r"which holds mc_rtt\. Write one by infer --submission"):
         load_submission(tmp_path / "flat.h5")
     h5py.File(tmp_path / "empty.h5", "w").close()
     with pytest.raises(InputError, match="is empty"):

@@ -107,6 +107,12 @@ def load_submission(path: Path) -> dict[str, dict[str, np.ndarray]]:
         raise InputError(f"expected a submission; got no such file: {path}. Check the path.")
     try:
         with h5py.File(path, "r") as file:
+            flat = [name for name in file if not isinstance(file[name], h5py.Group)]
+            if flat:
+                raise InputError(
+                    f"expected a submission, one group a data set; got {path}, which holds {', '.join(flat[:4])}. Write one "
+                    "by infer --submission."
+                )
             found = {group: {key: file[group][key][()] for key in file[group]} for group in file}
     except (OSError, AttributeError, TypeError) as error:
         raise InputError(
@@ -124,7 +130,7 @@ def load_submission(path: Path) -> dict[str, dict[str, np.ndarray]]:
 def _check_group(group: str, parts: Mapping[str, np.ndarray]) -> None:
     names = [group_name(name, bin_ms) for name in PRESETS for bin_ms in BENCHMARK_BINS_MS]
     if group not in names:
-        raise InputError(f"expected groups {', '.join(names)}; got {group!r}. Use `group_name`.")
+        raise InputError(f"expected groups {', '.join(names)}; got {group!r}. Name it as the benchmark does.")
     missing = set(REQUIRED_KEYS) - set(parts)
     if set(FORWARD_KEYS) & set(parts):
         missing |= set(FORWARD_KEYS) - set(parts)

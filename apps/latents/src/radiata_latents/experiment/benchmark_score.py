@@ -63,8 +63,12 @@ def score_submission(submission: Path, targets: Path) -> dict[str, dict[str, flo
                 if group not in submitted:
                     continue
                 if "eval_spikes_heldout" not in file.get(group, {}):
+                    there = [
+                        g for g, at in file.items() if "eval_spikes_heldout" in getattr(at, "keys", dict)()
+                    ]
                     raise InputError(
-                        f"expected targets of {group}; {targets} has {', '.join(file) or 'none'}."
+                        f"expected targets of {group}; got {targets}, which has those of "
+                        f"{', '.join(there) or 'no data set'}. Give the benchmark's eval_data_test.h5."
                     )
                 scores = score_group(
                     name, submitted[group], {key: file[group][key][()] for key in file[group]}

@@ -34,10 +34,11 @@ class Infer:
     passes: int = 0
     """Draws of the posterior that rates are averaged over; 0 is one pass along its mean."""
     submission: Path | None = None
-    """Also write the Neural Latents Benchmark's file of predictions, ending in .h5; needs --preset and --split all. Its
+    """Also write the Neural Latents Benchmark's file of predictions, ending in .h5; needs --split all. Its
     evaluated trials are those of the split test, or validation where there are none; the training trials are the others."""
     preset: str | None = None
-    """The benchmark's data set, such as nlb:mc_maze_small; at 20 ms its name in the file ends in _20."""
+    """The benchmark's data set, such as nlb:mc_maze_small; by default that of the population. At 20 ms its name in the file
+    ends in _20."""
     batch_size: int = 64
     """Trials at once."""
     seed: int = 0
