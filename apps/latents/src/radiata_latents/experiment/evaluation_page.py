@@ -30,7 +30,11 @@ def evaluation_sections(
     blocks = list(scores.blocks)
     if result["split"] == "test":
         blocks.insert(0, Text("These are test trials: a last number, not one to choose by.", warning=True))
-    absent = [(SCORES.get(column, column), why) for column, why in result.get("why_not", {}).items()]
+    why_not = {SCORES.get(column, column): why for column, why in result.get("why_not", {}).items()}
+    absent = [
+        ("; ".join(name for name, reason in why_not.items() if reason == why), why)
+        for why in dict.fromkeys(why_not.values())
+    ]
     absent += [(name, why) for name, why in result.get("left_out", {}).items()]
     if absent:
         blocks.append(Table(("not here", "why"), absent))
@@ -73,9 +77,14 @@ def _few_shot(found: Mapping[str, Any], trials: str, synthetic: bool) -> tuple[S
     return Section("Few-shot co-smoothing", [Image(picture.png, caption)]), picture
 
 
+def _interval(one: Mapping[str, Any]) -> str:
+    """In one piece: no line is broken within it."""
+    return f"[{one['dispersion_low']:.4g},\u00a0{one['dispersion_high']:.4g}]"
+
+
 def _calibration(found: Mapping[str, Any], trials: str) -> Section:
     rows = [
-        (name, one["of"], one["dispersion"], (one["dispersion_low"], one["dispersion_high"]), one["distance"],
+        (name, one["of"], one["dispersion"], _interval(one), one["distance"],
          one["p_value"], one["counts"])
         for name, one in found.items()
     ]  # fmt: skip

@@ -97,7 +97,12 @@ def page_of(place: Path, population: Path | None = None) -> FolderPage:
     if population is not None:
         populations[population] = load_population(population)
     if alone:
-        populations = {path: dataset for path, dataset in populations.items() if rates or path == place}
+        wanted = {str(dataset.attrs["data_sha256"]) for dataset in rates.values()}
+        populations = {
+            path: dataset
+            for path, dataset in populations.items()
+            if path in (place, population) or content_sha256(dataset) in wanted
+        }
     page = FolderPage(synthetic=any(map(is_synthetic, [*populations.values(), *rates.values()])))
     if not alone:
         _scores(page, folder)
@@ -198,6 +203,8 @@ def _trainings(page: FolderPage, folder: Path) -> None:
     """Of the folder and of those one level below."""
     for run in ([folder] if (folder / "log.jsonl").is_file() else []) + list(_folders(folder)):
         title = "Training" if run == folder else f"Training in {run.name}"
+        card = read_json(run / "model.json") if (run / "model.json").is_file() else {}
+        page.synthetic |= str(card.get("metadata", {}).get("source", "")).startswith("synthetic")
         section, pictures = train_section(run, title, synthetic=page.synthetic)
         page.sections.append(section)
         page.pictures += pictures

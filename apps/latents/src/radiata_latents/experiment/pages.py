@@ -29,6 +29,17 @@ __all__ = [
 
 WARNING = "Not for clinical use: rates, latents and behaviour are a model's guesses about spikes."
 _DRAWN = ("co_bps", "fp_bps", "r2_expected", "behaviour_r2", "psth_r2", "log_r2")
+_NAMED = {
+    "score": "score that settings are chosen by",
+    "hidden_bps": "bits a spike of counts hidden in turn",
+    "informed start": "share of the start's variance that trials explain",
+    "informed noise": "share of the noise's variance that trials explain",
+    "frequency_hz": "frequency of each oscillator (Hz)",
+    "damping": "damping ratio of each oscillator",
+    "mode_frequency_hz": "frequency of each normal mode (Hz)",
+    "mode_decay_s": "decay time of each normal mode (s)",
+}
+"""Words for keys of `scores.json`; those of scores are `SCORES`."""
 _SYNTHETIC = "The spikes are synthetic: nothing on this page was recorded from an animal or a person."
 
 
@@ -83,7 +94,8 @@ def train_section(
         blocks.append(Text("The log holds no loss yet."))
     if (folder / "scores.json").is_file():
         scores = read_json(folder / "scores.json")
-        rows = list(_flat(scores))
+        words = SCORES | _NAMED
+        rows = [(words.get(key, key), words.get(str(value), value)) for key, value in _flat(scores)]
         blocks.append(
             Table(
                 ("figure", "value"),
