@@ -134,5 +134,10 @@ def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--overwrite"):
         free_path(tmp_path / "a.h5", overwrite=False)
     assert free_path(tmp_path / "a.h5", overwrite=True) == tmp_path / "a.h5"
+    with pytest.raises(InputError, match="another file than its source"):
+        free_path(tmp_path / "a.h5", overwrite=True, source=tmp_path / "a.h5")
+    (tmp_path / "b.json").write_text("somebody's")
+    with pytest.raises(InputError, match=r"b\.json, which exists"):
+        free_path(tmp_path / "b.h5", overwrite=False)
     with pytest.raises(InputError, match=r"ending in \.h5 or \.nc; got"):
         free_path(tmp_path / "a.npz", overwrite=True)

@@ -28,24 +28,32 @@ def sidecar_path(path: Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def free_path(path: Path, overwrite: bool, suffixes: tuple[str, ...] = (".h5", ".nc")) -> Path:
-    """The path itself, if it may be written.
+def free_path(
+    path: Path, overwrite: bool, suffixes: tuple[str, ...] = (".h5", ".nc"), source: Path | None = None
+) -> Path:
+    """The path itself, if it and the card beside it may be written.
 
     Args:
         path: Of the file to come.
         overwrite: Replace what is there.
         suffixes: Its name ends in one of them.
+        source: What the file is made from: never replaced, whatever was asked.
 
     Raises:
-        InputError: another suffix, or a file that exists.
+        InputError: another suffix, the source itself, or a file that exists.
     """
     path = Path(path)
     if path.suffix not in suffixes:
         raise InputError(f"expected a name ending in {' or '.join(suffixes)}; got {path}. Rename the output.")
-    if path.exists() and not overwrite:
+    if source is not None and path.resolve() == source.resolve():
         raise InputError(
-            f"expected a new file; got {path}, which exists. Choose another --out, or pass --overwrite."
+            f"expected the output to be another file than its source {source}. Choose another --out."
         )
+    for taken in (path, sidecar_path(path)):
+        if taken.exists() and not overwrite:
+            raise InputError(
+                f"expected a new file; got {taken}, which exists. Choose another --out, or pass --overwrite."
+            )
     return path
 
 

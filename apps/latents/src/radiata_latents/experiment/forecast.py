@@ -52,6 +52,9 @@ class Forecast:
         from radiata_latents.data.population import load_population
         from radiata_latents.data.rates_file import save_rates
         from radiata_latents.data.sidecar import free_path
+
+        free_path(self.out, self.overwrite, source=self.population)
+        cells = load_population(self.population)
         from radiata_latents.experiment.devices import device_of
         from radiata_latents.experiment.forecasts import forecast, forecast_scores
         from radiata_latents.experiment.predictions import load_ensemble, splits_of
@@ -61,9 +64,7 @@ class Forecast:
                 f"expected --bins >= 1, --draws of 0 or at least 2, and --batch-size >= 1; got {self.bins}, {self.draws} "
                 f"and {self.batch_size}."
             )
-        cells = load_population(self.population)
         model = load_ensemble(self.model, cells)
-        free_path(self.out, self.overwrite)
         made = forecast(
             model, cells, self.bins, self.draws, self.seed, self.batch_size,
             splits=splits_of(self.split), device=device_of(self.device),

@@ -57,13 +57,14 @@ class Infer:
         from radiata_latents.data.population import load_population
         from radiata_latents.data.rates_file import save_rates
         from radiata_latents.data.sidecar import free_path
+
+        free_path(self.out, self.overwrite, source=self.population)
+        cells = load_population(self.population)
         from radiata_latents.experiment.devices import device_of
         from radiata_latents.experiment.inference import infer_rates
         from radiata_latents.experiment.predictions import load_ensemble, splits_of
 
-        cells = load_population(self.population)
         model = load_ensemble(self.model, cells)
-        free_path(self.out, self.overwrite)
         parts = None
         if self.submission is not None:
             from radiata_latents.experiment.submissions import parts_of
@@ -73,7 +74,7 @@ class Infer:
                     f"expected --split all and another name than --out for --submission; got {self.split} and "
                     f"{self.submission}. Change them."
                 )
-            free_path(self.submission, self.overwrite, (".h5",))
+            free_path(self.submission, self.overwrite, (".h5",), self.population)
             parts = parts_of(cells, self.preset)
         elif self.preset is not None:
             raise InputError(

@@ -42,6 +42,8 @@ class Sample:
         """
         from radiata_latents.data.population import save_population
         from radiata_latents.data.sidecar import free_path, write_sidecar
+
+        free_path(self.out, self.overwrite)
         from radiata_latents.experiment.predictions import load_ensemble
         from radiata_latents.experiment.simulation import simulated
 
@@ -56,7 +58,6 @@ class Sample:
                 f"{self.bins}, {self.batch_size} and {self.seed}."
             )
         model = load_ensemble(self.model)
-        free_path(self.out, self.overwrite)
         made = simulated(model, self.trials, self.bins, self.seed, self.batch_size)
         save_population(made, self.out)
         write_sidecar(
