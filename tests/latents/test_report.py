@@ -13,10 +13,10 @@ from radiata_core.errors import InputError
 from radiata_core.files import sha256, write_json
 from radiata_latents.data.oscillator_network import oscillator_population
 from radiata_latents.data.population import population, save_population
-from radiata_latents.data.rates_file import content_sha256, rates_dataset, save_rates
+from radiata_latents.data.rates_file import content_sha256, load_rates, rates_dataset, save_rates
 from radiata_latents.experiment.folder_page import page_of
 from radiata_latents.experiment.inference import infer_rates
-from radiata_latents.experiment.latent_pictures import energies_along
+from radiata_latents.experiment.latent_pictures import energies_along, pictures_of_latents
 from radiata_latents.experiment.models import metadata_of, network_for
 from radiata_latents.experiment.report import Report
 from radiata_latents.model.langevin_flow import LangevinFlow
@@ -222,4 +222,8 @@ def test_rates_of_another_population_stand_alone(tmp_path: Path) -> None:
     save_population(other, tmp_path / "cells.h5")
     made = page_of(tmp_path)
     assert content_sha256(other) and not any("truth" in p.name for p in made.pictures)
-    assert any(p.name.endswith("latent-trajectories") for p in made.pictures)
+    caption = next(p.caption for p in made.pictures if p.name.endswith("latent-trajectories"))
+    assert "averages of conditions" in caption
+    alone = load_rates(tmp_path / "rates.h5")
+    alone["condition"].values[:] = -1
+    assert "conditions" not in pictures_of_latents(alone, None)[0].caption

@@ -41,9 +41,8 @@ def pictures_of_latents(
                 figures_latents.trajectories(
                     states, rates["condition"].values, bin_s=bin_s, synthetic=synthetic
                 ),
-                f"Latents of {kind}, {trials} trials ({splits_of(rates)}). Thick: averages of conditions, thin: single "
-                "trials; a dot where a path starts. The plane of rotation is fitted to averages of all conditions less "
-                "their common average; a plane is found in any data, so read how much variance it holds.",
+                f"Latents of {kind}, {trials} trials ({splits_of(rates)}). {_paths_drawn(rates)}; a plane "
+                "is found in any data, so read how much variance it holds.",
             )
         )
     if isinstance(network, LangevinFlow) and states.shape[2] == 2 * len(network.damping):
@@ -83,6 +82,15 @@ def _modes_of(network: LangevinFlow) -> str:
     if not len(hz):
         return "none of their normal modes swings"
     return f"{len(hz)} of their normal modes swing, at {float(hz[0]):.2g} to {float(hz[-1]):.2g} Hz"
+
+
+def _paths_drawn(rates: xr.Dataset) -> str:
+    """What the lines are, and what the plane of rotation is fitted to."""
+    if len(np.unique(rates["condition"].values)) > 2:  # as `figures_latents.trajectories` draws
+        drawn, fitted = "Thick: averages of conditions, thin: single trials", "averages of all conditions"
+    else:
+        drawn, fitted = "Lines: single trials", "single trials"
+    return f"{drawn}; a dot where a path starts. The plane of rotation is fitted to {fitted} less their common average"
 
 
 def _of_flow(
