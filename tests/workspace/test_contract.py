@@ -146,6 +146,17 @@ def test_verbs_are_the_houses(cli: ModuleType) -> None:
         assert re.match(r"[A-Z].*[.,]", (verb.__doc__ or "").strip().splitlines()[0]), f"{name}: no sentence"
 
 
+def test_examples_of_a_verb_stand_in_its_help(
+    app: EntryPoint, cli: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A section `Examples:` is taken for a list of parameters and dropped; paragraphs `Example: …` are shown."""
+    for name, verb in verbs(cli).items():
+        commands = re.findall(rf"radiata-{app.name} \w+ (?:-|\S+ ).*", verb.__doc__ or "")
+        assert cli.run([name, "--help"]) == 0
+        shown = " ".join(capfd.readouterr().out.split())
+        assert [line for line in commands if line not in shown] == [], f"{name} --help"
+
+
 def test_a_flag_that_switches_off_says_what_then_happens(
     cli: ModuleType, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -328,8 +339,9 @@ def test_interrupted_demo_exits_130(app: EntryPoint, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     call = [command(app), "demo", "--out", str(folder)]  # the whole demo: long enough to be interrupted
     process = subprocess.Popen(
-        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
+        call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a suite in the background ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 300
     while not (folder / "run.json").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -26,10 +26,11 @@ class Evaluate:
     Writes evaluation.html, evaluation.json, findings.csv, figures with their numbers, and features.npz. N is people on the
     real side, not scans. The figures are named KID and MMD on named features; none is comparable with a published FID.
 
-    Examples:
-        radiata-t1 evaluate heads/ --reference store.h5 --out evaluation
-        radiata-t1 evaluate heads/ --reference store.h5 --regions synthseg.csv --reference-regions real.csv --out evaluation
-        radiata-t1 evaluate heads/ --reference store.h5 --meshnet brainchop/model20chan3cls --out evaluation
+    Example: radiata-t1 evaluate heads/ --reference store.h5 --out evaluation
+
+    Example: radiata-t1 evaluate heads/ --reference store.h5 --regions ours.csv --reference-regions real.csv --out by-region
+
+    Example: radiata-t1 evaluate heads/ --reference store.h5 --meshnet brainchop/model20chan3cls --out evaluation
     """
 
     synthetic: tyro.conf.Positional[Path]

@@ -30,10 +30,11 @@ __all__ = ["Prepare"]
 class Prepare:
     """Make a training store from a folder, a BIDS tree or a CSV/TSV manifest of T1 heads.
 
-    Examples:
-        radiata-t1 prepare bids/ --out heads.h5
-        radiata-t1 prepare scans.csv --out heads_4mm.h5 --spacing 4 --shape 48 56 48 --workers 4
-        radiata-t1 prepare scans/ --out heads.h5 --dry-run
+    Example: radiata-t1 prepare bids/ --out heads.h5
+
+    Example: radiata-t1 prepare scans.csv --out heads_4mm.h5 --spacing 4 --shape 48 56 48 --workers 4
+
+    Example: radiata-t1 prepare scans/ --out heads.h5 --dry-run
     """
 
     source: tyro.conf.Positional[Path]
