@@ -7,7 +7,8 @@ Each network trains for the same CPU-seconds of its process (`latents_training.p
 training, in brackets the least and the largest.
 
 selection    what beta and step sizes are chosen on: held-out conditions of other trajectories and neurons (`lfads_demo_2017`
-             with another seed). Nothing is chosen on the sections below.
+             with another seed). Read-out, beta = 0.01, batches of 32 and the recipe of `frequencies` were settled
+             earlier, on sets that are reported below.
 trials       `lfads_demo_2017`, the set that LangevinFlow, NDT and LFADS are compared on: 65 conditions of 24 trials, the
              published split (each fifth trial evaluates; conditions are in both parts), 22 neurons in, 7 out.
              R² is of E[count] over all 29; `r2_truth` of the rates, as published. co-bps is of the 7.

@@ -38,7 +38,7 @@ from radiata_latents.model.rate_scores import rate_r2
 from radiata_latents.model.smoothing import fit_smoothed_rates
 
 BETA = 0.01
-"""Weight of the KL for rates, chosen on other simulated trajectories (docs/latents.md)."""
+"""Weight of the KL for rates; how it was settled stands in docs/latents.md."""
 LORENZ_HELDIN = 22
 OTHER_SEED = 2
 """Of the population that choices are made on."""
