@@ -37,7 +37,7 @@ from radiata_core.specs import buildable
 from radiata_latents.model.flow_dynamics import Direct, Dynamics, Modes, dynamics_of
 from radiata_latents.model.gru_scan import bidirectional_gru
 from radiata_latents.model.latent_path import CertainPosterior, LatentPath, Posterior
-from radiata_latents.model.population_model import PopulationModel
+from radiata_latents.model.population_model import LatentModel
 from radiata_latents.model.rate_readout import RateReadout
 from radiata_latents.model.time_attention import TimeAttention
 
@@ -45,7 +45,7 @@ __all__ = ["Dynamics", "LangevinFlow"]
 
 
 @buildable("langevin-flow")
-class LangevinFlow(PopulationModel):
+class LangevinFlow(LatentModel):
     """Rates of a population from spikes of its held-in part.
 
     Args:
@@ -216,33 +216,6 @@ class LangevinFlow(PopulationModel):
         if self.attention is not None:
             features = features + self.attention(features)
         return self.readout(features)
-
-    def forward(self, counts: Float[Tensor, "batch bins heldin"]) -> Float[Tensor, "batch time neuron"]:
-        """Log-rates of the posterior mean's path."""
-        return self.log_rates(self.path(self.encode(counts)))
-
-    def rates(
-        self,
-        counts: Float[Tensor, "batch bins heldin"],
-        passes: int = 0,
-        generators: Sequence[Generator] | None = None,
-    ) -> Float[Tensor, "batch time neuron"]:
-        """Expected counts a bin of all neurons, observed and forward bins.
-
-        Args:
-            counts: Spikes of held-in neurons.
-            passes: Draws of the posterior, averaged as rates; 0: one pass along its mean.
-            generators: One a trial, for draws.
-
-        Raises:
-            InputError: draws without generators.
-        """
-        posterior = self.encode(counts)
-        if passes == 0:
-            return self.log_rates(self.path(posterior)).exp()
-        rows = self.check_generators(counts, generators)
-        drawn = [self.log_rates(self.path(posterior, rows, rows)).exp() for _ in range(passes)]
-        return torch.stack(drawn).mean(0)
 
     def sample(self, generators: Sequence[Generator], bins: int | None = None) -> LatentPath:
         """Paths of the prior: a start at rest (of |q|^2 / 2) and noise, one a generator.

@@ -41,7 +41,7 @@ from radiata_core.errors import InputError
 from radiata_core.seeds import noise_of
 from radiata_core.specs import buildable
 from radiata_latents.model.elbo_terms import standard_kl
-from radiata_latents.model.population_model import LARGEST_LOG_RATE, PopulationModel
+from radiata_latents.model.population_model import LARGEST_LOG_RATE, LatentModel
 
 __all__ = ["LFADS", "GeneratorPath", "StartPosterior"]
 
@@ -110,7 +110,7 @@ class StartPosterior:
 
 
 @buildable("lfads")
-class LFADS(PopulationModel):
+class LFADS(LatentModel):
     """Rates of a population from spikes of its held-in part; the interface of `LangevinFlow`.
 
     Args:
@@ -276,33 +276,6 @@ class LFADS(PopulationModel):
     def log_rates(self, path: GeneratorPath) -> Float[Tensor, "batch time neuron"]:
         """Log of expected counts a bin."""
         return self.readout(path.factors).clamp(max=LARGEST_LOG_RATE)
-
-    def forward(self, counts: Float[Tensor, "batch bins heldin"]) -> Float[Tensor, "batch time neuron"]:
-        """Log-rates of the posterior mean's path."""
-        return self.log_rates(self.path(self.encode(counts)))
-
-    def rates(
-        self,
-        counts: Float[Tensor, "batch bins heldin"],
-        passes: int = 0,
-        generators: Sequence[Generator] | None = None,
-    ) -> Float[Tensor, "batch time neuron"]:
-        """Expected counts a bin of all neurons, observed and forward bins.
-
-        Args:
-            counts: Spikes of held-in neurons.
-            passes: Draws of the posterior, averaged as rates; 0: one pass along its mean.
-            generators: One a trial, for draws.
-
-        Raises:
-            InputError: draws without generators.
-        """
-        posterior = self.encode(counts)
-        if passes == 0:
-            return self.log_rates(self.path(posterior)).exp()
-        rows = self.check_generators(counts, generators)
-        drawn = [self.log_rates(self.path(posterior, rows, rows)).exp() for _ in range(passes)]
-        return torch.stack(drawn).mean(0)
 
     def sample(self, generators: Sequence[Generator], bins: int | None = None) -> GeneratorPath:
         """Paths of the prior, one a generator.

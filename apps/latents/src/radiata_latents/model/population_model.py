@@ -6,6 +6,7 @@ A posterior has `kl(path)`, nats a trial; a model without latents has one that i
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from radiata_core.errors import InputError
 
-__all__ = ["LARGEST_LOG_RATE", "PopulationModel"]
+__all__ = ["LARGEST_LOG_RATE", "LatentModel", "PopulationModel"]
 
 LARGEST_LOG_RATE = 5.0
 """Log of the largest rate, expected counts a bin: beyond it exp() only overflows."""
@@ -93,3 +94,39 @@ class PopulationModel(nn.Module):
         """Set the bias of a read-out of log-rates to the neurons' mean counts a bin: the null model of the metrics."""
         with torch.no_grad():
             readout.bias.copy_(mean.clamp_min(1e-4).log())
+
+
+class LatentModel(PopulationModel):
+    """A population model whose posterior can be drawn from: rates along its mean, or means over draws.
+
+    It has `encode`, `path` and `log_rates`.
+    """
+
+    def forward(self, counts: Float[Tensor, "batch bins heldin"]) -> Float[Tensor, "batch time neuron"]:
+        """Log-rates of the posterior mean's path."""
+        network: Any = self
+        return network.log_rates(network.path(network.encode(counts)))
+
+    def rates(
+        self,
+        counts: Float[Tensor, "batch bins heldin"],
+        passes: int = 0,
+        generators: Sequence[Generator] | None = None,
+    ) -> Float[Tensor, "batch time neuron"]:
+        """Expected counts a bin of all neurons, observed and forward bins.
+
+        Args:
+            counts: Spikes of held-in neurons.
+            passes: Draws of the posterior, averaged as rates; 0: one pass along its mean.
+            generators: One a trial, for draws.
+
+        Raises:
+            InputError: draws without generators.
+        """
+        network: Any = self
+        posterior = network.encode(counts)
+        if passes == 0:
+            return network.log_rates(network.path(posterior)).exp()
+        rows = self.check_generators(counts, generators)
+        drawn = [network.log_rates(network.path(posterior, rows, rows)).exp() for _ in range(passes)]
+        return torch.stack(drawn).mean(0)
