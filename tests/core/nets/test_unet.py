@@ -5,6 +5,7 @@ import torch
 
 from radiata_core.errors import InputError
 from radiata_core.nets.unet import UNet, depth_to_space, space_to_depth
+from radiata_core.specs import describe, rebuild
 
 
 def _noisy(network: UNet, generator: torch.Generator) -> UNet:
@@ -113,3 +114,24 @@ def test_a_destination_starts_silent_and_then_counts(generator: torch.Generator)
         jumping.embed_destination.weight.normal_(generator=generator)  # type: ignore[union-attr, operator]
     assert torch.equal(jumping(x, level), jumping(x, level, target_level=level))
     assert not torch.allclose(jumping(x, level), jumping(x, level, target_level=level + 2))
+
+
+def test_with_channel_norm_a_voxel_sees_its_neighbourhood_only(generator: torch.Generator) -> None:
+    """A change far away moves nothing at all, where group norm moves everything; and the card says which norm it is."""
+    reached = {}
+    for norm in ("channel", "group"):
+        network = _noisy(_small(dims=2, attention=(False, False), norm=norm), generator)
+        x = torch.randn(1, 1, 64, 64, generator=generator)
+        other = x.clone()
+        other[..., 48:] += 1.0
+        level = torch.zeros(1)
+        with torch.no_grad():
+            reached[norm] = float((network(x, level) - network(other, level))[..., :16].abs().max())
+    assert reached["channel"] == 0.0 < reached["group"]
+    with torch.random.fork_rng():
+        assert rebuild(describe(network)).options == network.options
+
+
+def test_an_unknown_norm_is_refused() -> None:
+    with pytest.raises(InputError, match="expected norm group or channel; got 'batch'"):
+        UNet(norm="batch")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from radiata_core.errors import InputError
 from radiata_core.specs import buildable
 
-__all__ = ["UNet", "depth_to_space", "space_to_depth"]
+__all__ = ["ChannelNorm", "UNet", "depth_to_space", "space_to_depth"]
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -59,15 +59,39 @@ def _zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
-class Residual(nn.Module):
-    """h + conv(silu(modulated GN(conv(silu(GN(h))))))."""
+class ChannelNorm(nn.Module):
+    """h over its root mean square across channels, voxel by voxel, times a learned scale: no voxel knows of another.
 
-    def __init__(self, channels: int, embedding: int, dims: int) -> None:
+    Group norm makes every voxel depend on the whole grid, so that a block of a volume is not what the volume is there. With
+    this norm, and without attention, a U-Net is local: blocks with a halo give the values of the whole.
+    """
+
+    def __init__(self, channels: int, affine: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
-        groups = max(g for g in (8, 4, 2, 1) if channels % g == 0)
-        self.norm1 = nn.GroupNorm(groups, channels)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+
+    def forward(self, h: Tensor) -> Tensor:
+        scale = (h.square().mean(1, keepdim=True) + self.eps).rsqrt()
+        if self.weight is not None:
+            scale = scale * self.weight.reshape(-1, *[1] * (h.ndim - 2))
+        return h * scale
+
+
+def _norm(kind: str, channels: int, affine: bool = True) -> nn.Module:
+    if kind == "channel":
+        return ChannelNorm(channels, affine)
+    return nn.GroupNorm(max(g for g in (8, 4, 2, 1) if channels % g == 0), channels, affine=affine)
+
+
+class Residual(nn.Module):
+    """h + conv(silu(modulated norm(conv(silu(norm(h))))))."""
+
+    def __init__(self, channels: int, embedding: int, dims: int, norm: str = "group") -> None:
+        super().__init__()
+        self.norm1 = _norm(norm, channels)
         self.conv1 = _CONV[dims](channels, channels, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, channels, affine=False)
+        self.norm2 = _norm(norm, channels, affine=False)
         self.modulation = nn.Linear(embedding, 2 * channels)
         self.conv2 = _zero(_CONV[dims](channels, channels, 3, padding=1))
 
@@ -102,9 +126,11 @@ class Attention(nn.Module):
 class Level(nn.Module):
     """The blocks of one resolution, on the way down or up."""
 
-    def __init__(self, channels: int, blocks: int, attention: bool, embedding: int, dims: int) -> None:
+    def __init__(
+        self, channels: int, blocks: int, attention: bool, embedding: int, dims: int, norm: str
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Residual(channels, embedding, dims) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Residual(channels, embedding, dims, norm) for _ in range(blocks))
         self.attention = nn.ModuleList(Attention(channels) for _ in range(blocks if attention else 0))
 
     def forward(self, h: Tensor, e: Tensor) -> Tensor:
@@ -134,6 +160,7 @@ class UNet(nn.Module):
         shape: The grid, for learned positions; None for any grid and no positions.
         destination: Whether the network is a flow map and takes a second noise level, that of the destination. Its
             embedding starts at zero: weights of a denoiser start a flow map.
+        norm: "group", or "channel" for a network without attention that is local (`ChannelNorm`).
     """
 
     octaves: Tensor
@@ -154,8 +181,11 @@ class UNet(nn.Module):
         frequencies: int = 64,
         shape: Sequence[int] | None = None,
         destination: bool = False,
+        norm: str = "group",
     ) -> None:
         super().__init__()
+        if norm not in ("group", "channel"):
+            raise InputError(f"expected norm group or channel; got {norm!r}. Use one of them.")
         self.options: dict[str, Any] = {
             "dims": dims,
             "in_channels": in_channels,
@@ -170,6 +200,9 @@ class UNet(nn.Module):
             "frequencies": frequencies,
             "shape": None if shape is None else tuple(shape),
             "destination": destination,
+            **(
+                {"norm": norm} if norm != "group" else {}
+            ),  # cards written before there was a choice stay as they are
         }
         levels = len(channels)
         if not len(down_blocks) == len(up_blocks) == len(attention) == levels:
@@ -187,10 +220,12 @@ class UNet(nn.Module):
         self.embed = nn.Sequential(nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU())
         self.stem = conv(in_channels * patch**dims, channels[0], 3, padding=1)
         self.down = nn.ModuleList(
-            Level(c, n, a, embedding, dims) for c, n, a in zip(channels, down_blocks, attention, strict=True)
+            Level(c, n, a, embedding, dims, norm)
+            for c, n, a in zip(channels, down_blocks, attention, strict=True)
         )
         self.up = nn.ModuleList(
-            Level(c, n, a, embedding, dims) for c, n, a in zip(channels, up_blocks, attention, strict=True)
+            Level(c, n, a, embedding, dims, norm)
+            for c, n, a in zip(channels, up_blocks, attention, strict=True)
         )
         pairs = list(itertools.pairwise(channels))
         self.shrink = nn.ModuleList(conv(fine, coarse, 2, stride=2) for fine, coarse in pairs)
@@ -203,7 +238,7 @@ class UNet(nn.Module):
                 nn.Parameter(torch.zeros(1, c, *grid))
                 for c, grid in zip(channels[1:], grids[1:], strict=True)
             )
-        self.head_norm = nn.GroupNorm(max(g for g in (8, 4, 2, 1) if channels[0] % g == 0), channels[0])
+        self.head_norm = _norm(norm, channels[0])
         self.head = _zero(conv(channels[0], out_channels * patch**dims, 3, padding=1))
 
     def _check(self, grid: tuple[int, ...]) -> None:
