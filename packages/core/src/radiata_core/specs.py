@@ -27,6 +27,7 @@ _PROVIDERS = (
     "radiata_core.energy",
     "radiata_core.flowmaps",
     "radiata_core.interpolants",
+    "radiata_core.joint_denoisers",
     "radiata_core.kernels",
     "radiata_core.nets.medforj",
     "radiata_core.nets.mmdit",
