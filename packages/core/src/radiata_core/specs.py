@@ -36,6 +36,7 @@ _PROVIDERS = (
     "radiata_core.paths",
     "radiata_core.time_weights",
     "radiata_core.times",
+    "radiata_core.unrolled",
 )
 _KINDS: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
