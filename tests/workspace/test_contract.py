@@ -28,7 +28,7 @@ from typing import Any, get_type_hints
 import pytest
 import tyro
 
-DRAW = ("sample", "segment", "restore", "decode", "infer", "forecast")
+DRAW = ("sample", "segment", "restore", "translate", "anomaly", "decode", "infer", "forecast")
 HOUSE_VERBS = {
     "prepare",
     "cohort",

@@ -1,0 +1,24 @@
+"""The command line of radiata-medical: its verbs, each a frozen dataclass of its own module."""
+
+import sys
+from collections.abc import Sequence
+
+from radiata_core import commands
+
+__all__ = ["VERBS", "main", "run"]
+
+SUMMARY = (
+    "Restoration and segmentation of medical images and volumes with generative priors. Not for clinical use."
+)
+
+VERBS: dict[str, type] = {}
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Exit code of `radiata-medical argv...`."""
+    return commands.main("radiata-medical", SUMMARY, VERBS, argv)
+
+
+def main() -> None:
+    """Entry point of the command `radiata-medical`."""
+    sys.exit(run())

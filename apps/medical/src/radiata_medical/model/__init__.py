@@ -1,0 +1,1 @@
+"""Priors, restorers, segmenters and what is made of their output."""

@@ -1,0 +1,1 @@
+"""Weights that ship with the package; see the model card beside them."""
