@@ -69,10 +69,18 @@ def test_a_single_file_and_a_manifest_are_sources(tmp_path: Path) -> None:
 
 
 def test_nothing_found_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="found none"):
+    with pytest.raises(InputError, match="got none"):
         find_scans(tmp_path)
     with pytest.raises(InputError, match="got nothing at"):
         find_scans(tmp_path / "absent")
     touch(tmp_path, "a.pdf")
     with pytest.raises(InputError, match="CSV or TSV manifest"):
         find_scans(tmp_path / "a.pdf")
+
+
+def test_other_contrasts_are_found_where_they_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "sub-01/anat/sub-01_FLAIR.nii.gz", "sub-01/anat/sub-01_dseg.nii.gz")
+    assert not is_bids(tmp_path)
+    assert is_bids(tmp_path, ("T1w", "FLAIR"))
+    found = find_scans(tmp_path, ("T1w", "FLAIR")).entries
+    assert [entry.path.name for entry in found] == ["sub-01_FLAIR.nii.gz"]

@@ -233,3 +233,13 @@ def test_whole_numbers_are_kept_and_others_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="79 bytes"):
         write_volume(tmp_path / "b.nii", Volume(ramp(), AFFINE), description="x" * 80)
     assert not list(tmp_path.glob("b*"))
+
+
+def test_a_single_slice_is_read_where_one_voxel_is_enough(tmp_path: Path) -> None:
+    """Stored with three axes or with two; heads go on needing four voxels an axis."""
+    flat = np.arange(42, dtype=np.float32).reshape(6, 7)
+    for name, array in (("thin.nii", flat[..., None]), ("flat.nii", flat)):
+        path = saved(tmp_path / name, array)
+        np.testing.assert_array_equal(read_volume(path, min_axis=1).array, flat[..., None])
+        with pytest.raises(InputError, match="expected"):
+            read_volume(path)

@@ -1,6 +1,8 @@
-"""T1-weighted heads in a folder: a BIDS tree with its participants and sessions, or any folder of volumes.
+"""Heads in a folder: a BIDS tree with its participants and sessions, or any folder of volumes.
 
     sub-<label>/[ses-<label>/]anat/*_T1w.nii[.gz]      participants.tsv      sub-<label>/sub-<label>_sessions.tsv
+
+Other contrasts than T1w are found where their suffixes are named.
 
 A value in `sessions.tsv` (the age at a visit) stands before the one in `participants.tsv`. In a plain folder the subject is
 the `sub-…` of the path if there is one, else the file's name, else (where names repeat) the path from the folder.
@@ -11,6 +13,7 @@ References:
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from radiata_core.errors import InputError
@@ -23,13 +26,20 @@ _SUBJECT = re.compile(r"(?:^|/)sub-([a-zA-Z0-9]+)")
 _SESSION = re.compile(r"(?:^|/|_)ses-([a-zA-Z0-9]+)")
 
 
-def is_bids(folder: Path) -> bool:
-    """Whether the folder holds `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`."""
-    return bool(_bids_files(folder))
+_T1W = ("T1w",)
 
 
-def find_scans(source: Path) -> Manifest:
+def is_bids(folder: Path, suffixes: Sequence[str] = _T1W) -> bool:
+    """Whether the folder holds `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, or images of the suffixes named."""
+    return bool(_bids_files(folder, suffixes))
+
+
+def find_scans(source: Path, suffixes: Sequence[str] = _T1W) -> Manifest:
     """Entries of a manifest (`.csv`, `.tsv`), a BIDS tree or a folder, in the order of their paths; splits as far as given.
+
+    Args:
+        source: The file or folder.
+        suffixes: Which images of a BIDS tree count, such as `T1w` and `FLAIR`.
 
     Raises:
         InputError: no such source, or no scan in it.
@@ -46,19 +56,21 @@ def find_scans(source: Path) -> Manifest:
         raise InputError(
             f"expected a CSV or TSV manifest; got {source}. Give a table, or the folder of the scans."
         )
-    files = _bids_files(source)
+    files = _bids_files(source, suffixes)
     if files:
         return _bids(source, files)
     scans = _folder(source)
     if not scans:
         raise InputError(
-            f"expected volumes ({' '.join(SUFFIXES)}) or DICOM folders; found none under {source}. Check the folder."
+            f"expected volumes ({' '.join(SUFFIXES)}) or DICOM folders; got none under {source}. Check the folder."
         )
     return Manifest(scans)
 
 
-def _bids_files(folder: Path) -> list[Path]:
-    patterns = ("sub-*/anat/*_T1w.nii", "sub-*/ses-*/anat/*_T1w.nii")
+def _bids_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    patterns = [
+        f"{place}/*_{suffix}.nii" for place in ("sub-*/anat", "sub-*/ses-*/anat") for suffix in suffixes
+    ]
     return sorted(path for pattern in patterns for end in ("", ".gz") for path in folder.glob(pattern + end))
 
 

@@ -86,7 +86,11 @@ def sidecar_path(path: Path) -> Path:
 
 
 def read_volume(
-    path: Path | str, *, assume_axcodes: str | None = None, allow_constant: bool = False
+    path: Path | str,
+    *,
+    assume_axcodes: str | None = None,
+    allow_constant: bool = False,
+    min_axis: int = MIN_AXIS,
 ) -> Volume:
     """The volume in a `.nii`, `.nii.gz`, `.mgz`, `.mgh` file or in a folder with one DICOM series.
 
@@ -96,6 +100,7 @@ def read_volume(
             the middle of the grid. Left out, such a file is refused: left and right would be a guess.
         allow_constant: Accept a volume with one single intensity (an empty mask); an image of that kind is
             refused.
+        min_axis: Fewest voxels along each axis; 1 accepts a single slice, also one that is stored with two axes.
 
     Raises:
         InputError: missing, empty, truncated or not the format its name says; not 3-D (a trailing axis of
@@ -108,10 +113,10 @@ def read_volume(
 
         volume = read_dicom_folder(path)
     else:
-        image = open_image(path)
+        image = open_image(path, min_axis=min_axis)
         affine = image_affine(image, path, assume_axcodes)
         array = _intensities(image, path)
-        array = array.reshape(array.shape[:3], order="A")
+        array = array.reshape((*array.shape, 1)[:3], order="A")
         nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         if nan or infinite:
             raise InputError(
@@ -128,8 +133,12 @@ def read_volume(
     return volume
 
 
-def open_image(path: Path) -> Any:
+def open_image(path: Path, *, min_axis: int = MIN_AXIS) -> Any:
     """The nibabel image with a checked header; intensities are not read yet.
+
+    Args:
+        path: Of the file.
+        min_axis: Fewest voxels along each axis; 1 accepts a slice of two axes as well.
 
     Raises:
         InputError: missing, empty, not the format its name says, a header that lies about size, or not 3-D.
@@ -163,14 +172,16 @@ def open_image(path: Path) -> Any:
         itemsize = image.header.get_data_dtype().itemsize
     except Exception as error:  # nibabel raises many kinds on broken headers; the user needs one line
         raise InputError(_broken(path, error)) from None
+    if min_axis == 1 and len(shape) == 2:
+        shape = (*shape, 1)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):
         raise InputError(
             f"expected one 3-D volume; got {times(shape)} in {path}. Take one volume of the series (fslroi, "
             "nib-roi)."
         )
-    if min(shape[:3]) < MIN_AXIS or int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+    if min(shape[:3]) < min_axis or int(np.prod(shape, dtype=object)) > MAX_VOXELS:
         raise InputError(
-            f"expected {MIN_AXIS} or more voxels an axis and at most {MAX_VOXELS:,} in all; got "
+            f"expected {min_axis} or more voxels an axis and at most {MAX_VOXELS:,} in all; got "
             f"{times(shape)} in {path}. "
             "The header is broken or the file is not a head."
         )
@@ -207,7 +218,8 @@ def image_affine(image: Any, path: Path, assume_axcodes: str | None = None) -> n
                 "--assume-axcodes RAS (or LPS …), assume_axcodes='RAS' in Python."
             )
         zooms = [float(zoom) for zoom in header.get_zooms()[:3]]
-        return centred_affine(image.shape[:3], zooms, assume_axcodes)
+        zooms = [*zooms, 1.0][:3]
+        return centred_affine((*image.shape, 1)[:3], zooms, assume_axcodes)
     affine = np.asarray(image.affine, dtype=np.float64)
     if isinstance(image, nib.Nifti1Pair):
         affine = np.diag([_millimetres(header)] * 3 + [1.0]) @ affine
