@@ -4,9 +4,9 @@ A *case* is one scan: a file, a DICOM folder, or one image of a BIDS tree with a
 their place: the results of `sub-01/ses-2/anat/sub-01_ses-2_FLAIR.nii.gz` go to the same folder below `--out`, named as BIDS
 derivatives are (`..._desc-restored_FLAIR.nii.gz`); those of any other file beside it with a suffix (`head_restored.nii.gz`).
 
-`read_scan` refuses what is no scan. A label map is told from an image by its neighbours: of neighbouring voxels inside a head
-at least half are equal in every label map, and one in eight at most in 8-bit images of heads (measured on 16 label maps and 5
-images), however few grey levels there are.
+`read_scan` refuses what is no scan. A label map is told from an image by its neighbours: of neighbouring voxels that are not
+0, more than six in seven are equal in label maps of whole heads (16 of them), and one in eight at most in 8-bit images (5 of
+them), however few grey levels there are.
 
 References:
     BIDS derivatives, https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html (names).
@@ -17,7 +17,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+from nibabel.openers import ImageOpener
 
 from radiata_core.errors import InputError
 from radiata_imaging.bids import find_scans, is_bids
@@ -124,8 +126,8 @@ def read_scan(path: Path | str, *, assume_axcodes: str | None = None) -> Volume:
         assume_axcodes: Orientation to take when the header carries none, such as `RAS`.
 
     Raises:
-        InputError: as `radiata_imaging.nifti.read_volume` (missing, truncated, 4-D, NaN, no orientation, all zero); a negative
-            spacing; a label map.
+        InputError: as `radiata_imaging.nifti.read_volume` (missing, truncated, 4-D, NaN, no orientation, all zero); a
+            negative spacing; a label map.
     """
     path = Path(path)
     if path.is_file():
@@ -181,8 +183,8 @@ def read_mask(path: Path | str, scan: Volume, *, assume_axcodes: str | None = No
     values = np.unique(mask.array)
     if len(values) > 2 or (values[0] != 0 and len(values) == 2) or values[0] < 0:
         raise InputError(
-            f"expected a mask of 0 and one other value; got {len(values)} values, {values[0]:g} to {values[-1]:g}, in {path}. "
-            "Threshold it, or choose one label."
+            f"expected a mask of 0 and one other value; got {len(values)} values, {values[0]:g} to {values[-1]:g}, "
+            f"in {path}. Threshold it, or choose one label."
         )
     inside = mask.array > 0
     if not inside.any():
@@ -197,10 +199,17 @@ def read_mask(path: Path | str, scan: Volume, *, assume_axcodes: str | None = No
 
 
 def _require_spacing(path: Path) -> None:
-    zooms = [float(zoom) for zoom in open_image(path, min_axis=1).header.get_zooms()[:3]]
-    if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
+    """The header's own numbers: nibabel makes them positive when it loads a file."""
+    kind = type(open_image(path, min_axis=1).header)
+    if not issubclass(kind, nib.Nifti1Header):
+        return
+    with ImageOpener(path) as file:
+        header = kind.from_fileobj(file, check=False)
+    edges = [float(edge) for edge in header["pixdim"][1:4]]
+    if not all(np.isfinite(edge) and edge > 0 for edge in edges):
         raise InputError(
-            f"expected voxel spacings > 0; got {times(zooms)} mm in the header of {path}. Repair its pixdim."
+            f"expected voxel spacings > 0; got {', '.join(f'{edge:g}' for edge in edges)} in the header of {path}. "
+            "Repair its pixdim."
         )
 
 

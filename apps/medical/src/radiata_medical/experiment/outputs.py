@@ -4,13 +4,13 @@
     head_dseg.nii.gz        head_dseg.json         codes; how they came about
                             head_dseg.tsv          index, name and colour of each code
 
-The card says which program, which scan (name and SHA-256), which models (SHA-256), which options, and in one sentence that no
-decision about a patient may rest on it. It is written last: a card whose facts are those of the task at hand means that the
-result is whole and need not be made again (`is_finished`).
+The card says which program, which scan (name and SHA-256), which models (SHA-256), which options, and that it is not for
+clinical use. It is written last: a card whose facts are those of the task at hand means that the result is whole and need
+not be made again (`is_finished`).
 
 References:
-    BIDS derivatives, https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html (GeneratedBy, Sources;
-        *_dseg.tsv with index, name and colour).
+    BIDS derivatives, https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html
+        (GeneratedBy, Sources; *_dseg.tsv with index, name and colour).
 """
 
 from collections.abc import Mapping
@@ -137,9 +137,7 @@ def write_labels(
         rows.append(f"{code}\t{name}\t#{colour[0]:02x}{colour[1]:02x}{colour[2]:02x}")
     with atomic_path(sidecar_path(path).with_suffix(".tsv")) as part:
         part.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    return write_volume(
-        path, volume, description=facts.description, dtype="uint16", sidecar=facts.card()
-    )
+    return write_volume(path, volume, description=facts.description, dtype="uint16", sidecar=facts.card())
 
 
 def is_finished(path: Path | str, facts: Facts) -> bool:

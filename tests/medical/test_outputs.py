@@ -1,0 +1,98 @@
+"""What is written lies where the scan lies, and says what it is."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from radiata_core.errors import InputError
+from radiata_imaging.volume import Volume
+from radiata_medical.experiment.outputs import (
+    Facts,
+    free_path,
+    is_finished,
+    sources_of,
+    write_image,
+    write_labels,
+)
+
+FACTS = Facts(
+    "radiata-medical restore",
+    "restored",
+    {"head.nii.gz": "ab"},
+    {"prior-3d": "cd"},
+    {"mode": "mean", "draws": 1},
+)
+
+
+@pytest.fixture
+def oblique(rng: np.random.Generator) -> Volume:
+    """Turned by 20 degrees, anisotropic, left-handed."""
+    c, s = np.cos(0.35), np.sin(0.35)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[-c, s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([0.8, 1.1, 3.0])
+    affine[:3, 3] = (31.4, -15.9, 26.5)
+    return Volume(rng.normal(size=(7, 6, 5)).astype(np.float32), affine)
+
+
+def test_an_image_lies_on_the_scan_and_says_that_it_is_made_up(tmp_path: Path, oblique: Volume) -> None:
+    path = write_image(tmp_path / "r.nii.gz", 2 * oblique.array, oblique, FACTS)
+    image = nib.load(path)
+    np.testing.assert_allclose(image.affine, oblique.affine, atol=1e-5)
+    np.testing.assert_array_equal(image.get_fdata(), 2 * oblique.array)
+    said = bytes(image.header["descrip"]).decode()
+    assert "synthetic" in said and "not for clinical use" in said
+    card = json.loads((tmp_path / "r.json").read_text())
+    assert card["GeneratedBy"][0]["Name"] == "radiata-medical"
+    assert card["Sources"] == [{"Name": "head.nii.gz", "SHA256": "ab"}]
+    assert card["Models"] == [{"Name": "prior-3d", "SHA256": "cd"}]
+    assert card["Options"] == {"mode": "mean", "draws": 1} and card["NotForClinicalUse"] is True
+
+
+def test_labels_come_with_their_names_and_colours(tmp_path: Path, oblique: Volume) -> None:
+    codes = np.zeros(oblique.shape, np.int16)
+    codes[1:3], codes[4] = 41, 9999
+    path = write_labels(tmp_path / "s_dseg.nii.gz", codes, oblique, replace(FACTS, generated=False))
+    image = nib.load(path)
+    assert image.get_data_dtype() == np.uint16
+    np.testing.assert_array_equal(np.asarray(image.dataobj), codes)
+    np.testing.assert_allclose(image.affine, oblique.affine, atol=1e-5)
+    assert "synthetic" not in bytes(image.header["descrip"]).decode()
+    rows = list(csv.DictReader((tmp_path / "s_dseg.tsv").read_text().splitlines(), delimiter="\t"))
+    assert [(row["index"], row["name"]) for row in rows] == [
+        ("0", "background"),
+        ("41", "right cerebral white matter"),
+        ("9999", "label 9999"),
+    ]
+    assert all(len(row["color"]) == 7 and row["color"][0] == "#" for row in rows)
+
+
+def test_a_finished_result_is_one_with_the_same_facts(tmp_path: Path, oblique: Volume) -> None:
+    path = tmp_path / "r.nii"
+    assert not is_finished(path, FACTS)
+    write_image(path, oblique.array, oblique, FACTS)
+    assert is_finished(path, replace(FACTS, figures={"Seconds": 3.0}))
+    assert not is_finished(path, replace(FACTS, options={"mode": "sample", "draws": 1}))
+    assert not is_finished(path, replace(FACTS, models={"prior-3d": "ef"}))
+    (tmp_path / "r.json").write_text("{")
+    assert not is_finished(path, FACTS)
+
+
+def test_another_shape_and_what_exists_are_refused(tmp_path: Path, oblique: Volume) -> None:
+    with pytest.raises(InputError, match="7×6×5"):
+        write_image(tmp_path / "r.nii", oblique.array[:-1], oblique, FACTS)
+    with pytest.raises(InputError, match="whole numbers"):
+        write_labels(tmp_path / "l.nii", oblique.array, oblique, FACTS)
+    path = write_image(tmp_path / "r.nii", oblique.array, oblique, FACTS)
+    with pytest.raises(InputError, match="--overwrite"):
+        free_path(path, False)
+    assert free_path(path, True) == path
+
+
+def test_sources_have_the_checksum_of_their_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sources_of(tmp_path / "a")["a"].startswith("ba7816bf")
