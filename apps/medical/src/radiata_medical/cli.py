@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from radiata_core import commands
+from radiata_medical.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
 
@@ -11,7 +12,9 @@ SUMMARY = (
     "Restoration and segmentation of medical images and volumes with generative priors. Not for clinical use."
 )
 
-VERBS: dict[str, type] = {}
+VERBS: dict[str, type] = {
+    "train": Train,
+}
 
 
 def run(argv: Sequence[str] | None = None) -> int:

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from radiata_core.errors import InputError
+from radiata_imaging.deformation import sample_field
 from radiata_medical.data.contrasts import GROUPS, group_of, means_of
 from radiata_medical.data.structures import CONTRAST, TISSUES, channels_of
 
@@ -49,6 +51,7 @@ class ScanSpec:
         flip: Mirror left to right with probability 1/2 (with the labels' sides).
         turn: The window's axes may be any three: for slices of every direction.
         inside: Probability that the window's centre lies within the brain; else anywhere in the head.
+        rendered: False takes the scan that came with the labels in place of a rendering.
     """
 
     shape: tuple[int, int, int] = (128, 128, 128)
@@ -68,6 +71,7 @@ class ScanSpec:
     flip: bool = True
     turn: bool = False
     inside: float = 0.8
+    rendered: bool = True
 
 
 @dataclass(eq=False)
@@ -82,6 +86,7 @@ class Head:
         groups: Contrast group of each code, on the device.
         channels: Structure channel of each code, on the device.
         mirrored: The same, for a mirrored head.
+        image: The scan on the same grid, units of white, on the device; None where there is none.
     """
 
     index: Tensor
@@ -91,6 +96,7 @@ class Head:
     groups: Tensor
     channels: Tensor
     mirrored: Tensor
+    image: Tensor | None = None
     tissues: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,8 +131,8 @@ class SyntheticScan:
     contrast: Tensor
 
 
-def head_of(codes: np.ndarray, device: torch.device | str = "cpu") -> Head:
-    """A label map of original codes `(x, y, z)`, 1 mm, LPS, made ready.
+def head_of(codes: np.ndarray, device: torch.device | str = "cpu", image: np.ndarray | None = None) -> Head:
+    """A label map of original codes `(x, y, z)`, 1 mm, LPS, and its scan if there is one, made ready.
 
     Raises:
         InputError: a code of no structure.
@@ -148,6 +154,7 @@ def head_of(codes: np.ndarray, device: torch.device | str = "cpu") -> Head:
         torch.from_numpy(group_of(present)),
         torch.from_numpy(channels).to(device),
         torch.from_numpy(mirrored).to(device),
+        None if image is None else torch.from_numpy(image.astype(np.float32)).to(device),
     )
 
 
@@ -162,14 +169,30 @@ def synthesise(head: Head, spec: ScanSpec, generator: Generator) -> SyntheticSca
     device = head.index.device
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     mirrored = spec.flip and float(torch.rand((), generator=generator)) < 0.5
-    index = _looked_up(head, _positions(head, spec, mirrored, generator).to(device))
+    positions = _positions(head, spec, mirrored, generator).to(device)
+    index = _looked_up(head, positions)
     labels = (head.mirrored if mirrored else head.channels)[index.long()].to(torch.uint8)
+    if not spec.rendered:
+        return _acquired(head, spec, positions, labels, generator)
     means = _means(head, spec, generator)
     white = head.white(means) / _uniform(spec.level, generator)
     image = (means / white).to(device)[index.long()]
     image = image + _texture(head, spec, index, noise, generator)
     image = _scanned(image, spec, noise, generator)
     return SyntheticScan(image.clamp_min(0.0), labels, head.tissues @ means / white)
+
+
+def _acquired(
+    head: Head, spec: ScanSpec, positions: Tensor, labels: Tensor, generator: Generator
+) -> SyntheticScan:
+    """The scan that came with the labels, bent as they are; its contrast is not known."""
+    if head.image is None:
+        raise InputError(
+            "expected a scan with every label map; got a map alone. Prepare the store with its images, or render."
+        )
+    level = _uniform(spec.level, generator)
+    image = sample_field(head.image[None], positions)[0] * level
+    return SyntheticScan(image.clamp_min(0.0), labels, torch.full((len(CONTRAST),), torch.nan))
 
 
 def _uniform(bounds: Sequence[float], generator: Generator) -> float:

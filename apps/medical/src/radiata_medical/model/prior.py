@@ -19,11 +19,12 @@ import torch
 
 from radiata_core.denoisers import EDMDenoiser
 from radiata_core.errors import InputError
+from radiata_core.joint_denoisers import ClassField, JointDenoiser, RealField
 from radiata_core.nets.unet import UNet
 from radiata_core.paths import LinearPath
 from radiata_core.seeds import seed_of
 
-__all__ = ["CHANNELS", "SIGMA_DATA", "build_prior"]
+__all__ = ["CHANNELS", "SIGMA_DATA", "build_joint", "build_prior"]
 
 SIGMA_DATA = 0.45
 """Root mean square of a head scan in units of its white."""
@@ -46,14 +47,40 @@ def build_prior(
     Raises:
         InputError: other dimensions.
     """
+    return EDMDenoiser(_network(dims, channels, covariates, seed), LinearPath(), SIGMA_DATA)
+
+
+def build_joint(
+    dims: int, classes: int, channels: Sequence[int] | None = None, covariates: int = 4, seed: int = 0
+) -> JointDenoiser:
+    """An untrained joint denoiser of a scan and its classes: the same network with a channel a class and two noise levels.
+
+    Args:
+        dims: 2 for slices, 3 for blocks.
+        classes: Classes of the label field, background first, >= 2.
+        channels: As `build_prior`.
+        covariates: As `build_prior`.
+        seed: As `build_prior`.
+
+    Raises:
+        InputError: other dimensions, or fewer classes.
+    """
+    labels = ClassField(classes)
+    network = _network(dims, channels, covariates, seed, 1 + classes)
+    return JointDenoiser(network, LinearPath(), RealField(1, SIGMA_DATA), labels)
+
+
+def _network(dims: int, channels: Sequence[int] | None, covariates: int, seed: int, fields: int = 1) -> UNet:
     if dims not in CHANNELS:
         raise InputError(f"expected a prior of 2 or 3 dimensions; got {dims}. Slices have 2, volumes 3.")
     widths = tuple(channels or CHANNELS[dims])
     coarse = len(widths) - 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, 0))
-        network = UNet(
+        return UNet(
             dims=dims,
+            in_channels=fields,
+            out_channels=fields,
             patch=2,
             channels=widths,
             down_blocks=(0, *[2] * coarse) if dims == 2 else (0, *[1] * coarse),
@@ -61,5 +88,5 @@ def build_prior(
             attention=(False,) * len(widths),
             covariates=covariates,
             norm="channel",
+            destination=fields > 1,
         )
-    return EDMDenoiser(network, LinearPath(), SIGMA_DATA)
