@@ -169,7 +169,7 @@ def synthesise(head: Head, spec: ScanSpec, generator: Generator) -> SyntheticSca
     device = head.index.device
     noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     mirrored = spec.flip and float(torch.rand((), generator=generator)) < 0.5
-    positions = _positions(head, spec, mirrored, generator).to(device)
+    positions = _positions(head, spec, mirrored, generator)
     index = _looked_up(head, positions)
     labels = (head.mirrored if mirrored else head.channels)[index.long()].to(torch.uint8)
     if not spec.rendered:
@@ -248,13 +248,8 @@ def _scanned(image: Tensor, spec: ScanSpec, noise: Generator, generator: Generat
 
 def _positions(head: Head, spec: ScanSpec, mirrored: bool, generator: Generator) -> Tensor:
     """Place in the label map of every voxel of the window, (3, *shape), voxels."""
-    shape = spec.shape
+    shape, device = spec.shape, head.index.device
     order = torch.randperm(3, generator=generator).tolist() if spec.turn else [0, 1, 2]
-    axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in shape]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
-    offsets = torch.empty_like(grid)
-    for place, axis in enumerate(order):
-        offsets[axis] = grid[place]
     angles = torch.deg2rad(spec.rotation * (2 * torch.rand(3, generator=generator) - 1))
     scales = torch.tensor([_uniform(spec.scale, generator) for _ in range(3)])
     matrix = _rotation(angles) / scales
@@ -262,10 +257,16 @@ def _positions(head: Head, spec: ScanSpec, mirrored: bool, generator: Generator)
         matrix = torch.diag(torch.tensor([-1.0, 1.0, 1.0])) @ matrix
     control = tuple(max(2, -(-n // int(spec.warp_length)) + 1) for n in shape)
     warp = spec.warp * torch.randn((1, 3, *control), generator=generator)
-    bend = F.interpolate(warp, size=shape, mode="trilinear", align_corners=True)[0]
     centre = _centre(head, spec, generator)
-    moved = (matrix @ offsets.reshape(3, -1)).reshape(3, *shape)
-    return moved + bend + centre.reshape(3, 1, 1, 1)
+    # Drawn on the CPU, worked out where the map is: a window of 128^3 would otherwise be most of the time.
+    axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in shape]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    turned = torch.zeros(3, 3)
+    for place, axis in enumerate(order):
+        turned[axis, place] = 1.0
+    moved = ((matrix @ turned).to(device) @ grid.reshape(3, -1)).reshape(3, *shape)
+    bend = F.interpolate(warp.to(device), size=shape, mode="trilinear", align_corners=True)[0]
+    return moved + bend + centre.to(device).reshape(3, 1, 1, 1)
 
 
 def _centre(head: Head, spec: ScanSpec, generator: Generator) -> Tensor:
