@@ -1,0 +1,113 @@
+"""A label map from a file: whole codes, known structures, and no image taken for one.
+
+An image has noise: neighbouring voxels that are not background are seldom equal. In a label map they nearly always are. That
+tells an 8-bit scan from a segmentation, whatever numbers either uses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from radiata_core.errors import InputError
+from radiata_imaging.manifest import read_rows
+from radiata_imaging.nifti import read_volume
+from radiata_imaging.volume import Volume
+from radiata_medical.data.structures import STRUCTURES, TISSUES, channels_of
+
+__all__ = ["Codebook", "codebook", "equal_neighbours", "read_labels"]
+
+_LABELS_FROM = (
+    0.5  # share of equal neighbours; images of 8 bits have 0.12 and less, label maps of heads 0.85 and more
+)
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Which codes a label map may hold, and what they are called.
+
+    Attributes:
+        structures: Name of a structure to its codes; background is left out.
+        groups: Name of a group to its codes.
+        freesurfer: Whether the codes are those of `data.structures`, so that aliases and parcellated cortex are known too.
+    """
+
+    structures: dict[str, tuple[int, ...]]
+    groups: dict[str, tuple[int, ...]]
+    freesurfer: bool = True
+
+
+def codebook(names: Path | None = None) -> Codebook:
+    """The structures of a head, or those of a table with the columns `index` and `name` (a BIDS `dseg.tsv`).
+
+    Raises:
+        InputError: no such table, other columns, or an index that is no whole number.
+    """
+    if names is None:
+        structures = {s.name: (s.code,) for s in STRUCTURES if s.code}
+        return Codebook(structures, dict(TISSUES))
+    if not names.is_file() or names.suffix.lower() not in (".tsv", ".csv"):
+        raise InputError(f"expected a table of labels (.tsv, .csv); got {names}. Give index and name.")
+    rows = read_rows(names)
+    if not rows or not {"index", "name"} <= set(rows[0]):
+        raise InputError(
+            f"expected the columns index and name in {names}; got {', '.join(rows[0]) if rows else 'no row'}. "
+            "Add them as in a BIDS dseg.tsv."
+        )
+    found: dict[str, tuple[int, ...]] = {}
+    for row in rows:
+        if not row["index"].isdigit():
+            raise InputError(f"expected whole indices in {names}; got {row['index']!r} for {row['name']}.")
+        if int(row["index"]):
+            found[row["name"]] = (*found.get(row["name"], ()), int(row["index"]))
+    return Codebook(found, {}, freesurfer=False)
+
+
+def equal_neighbours(array: np.ndarray) -> float:
+    """Share of neighbouring voxels, neither of them 0, that are equal, in [0, 1]; 1 where there are no such neighbours."""
+    pairs = equal = 0
+    for axis in range(array.ndim):
+        lines = np.moveaxis(array, axis, 0)
+        both = (lines[:-1] != 0) & (lines[1:] != 0)
+        pairs += int(both.sum())
+        equal += int((both & (lines[:-1] == lines[1:])).sum())
+    return equal / pairs if pairs else 1.0
+
+
+def read_labels(path: Path, book: Codebook | None = None) -> tuple[np.ndarray, Volume]:
+    """Codes, int32 (x, y, z), and the volume they came in.
+
+    Codes of finer FreeSurfer maps are those of the structures they belong to (parcellated cortex is cortex).
+
+    Args:
+        path: Of the label map.
+        book: Codes that are known; None: those of `data.structures`.
+
+    Raises:
+        InputError: it cannot be read; an image; fractions or negative numbers; unknown codes.
+    """
+    book = book or codebook()
+    volume = read_volume(path, allow_constant=True, min_axis=1)
+    array = volume.array
+    if not np.array_equal(array, np.rint(array)) or array.min() < 0:
+        raise InputError(
+            f"expected a label map of whole codes >= 0; got {array.min():g} to {array.max():g} with fractions or negative "
+            f"numbers in {path}. Is it an image, or a map that was interpolated?"
+        )
+    share = equal_neighbours(array)
+    if share < _LABELS_FROM:
+        raise InputError(
+            f"expected a label map; got an image ({np.unique(array).size} grey levels, {share:.0%} of neighbours equal) in "
+            f"{path}. Give its segmentation."
+        )
+    codes = array.astype(np.int32)
+    if book.freesurfer:
+        table = np.array([structure.code for structure in STRUCTURES], np.int32)
+        return table[channels_of(codes, str(path))], volume
+    known = {code for group in book.structures.values() for code in group} | {0}
+    strange = sorted(set(np.unique(codes).tolist()) - known)
+    if strange:
+        raise InputError(
+            f"expected the codes of the table in {path}; got {', '.join(map(str, strange[:5]))} too. Add a row, or relabel."
+        )
+    return codes, volume
