@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from radiata_core import commands
+from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
@@ -13,6 +14,7 @@ SUMMARY = (
 )
 
 VERBS: dict[str, type] = {
+    "prepare": Prepare,
     "train": Train,
 }
 
