@@ -91,16 +91,11 @@ class TiledDenoiser(nn.Module):
                 f"{together}. A tile of 64 with a halo of 16 suits 4 GB."
             )
         self.denoiser = denoiser
+        self.path: Path = denoiser.path
         self.multiple = int(getattr(getattr(denoiser, "network", None), "multiple", 1))
         self.tile, self.halo = _up(tile, self.multiple), _up(halo, self.multiple)
         self.together, self.empty = together, empty
         self.say = say
-
-    @property
-    def path(self) -> Path:
-        """The path of the denoiser."""
-        path: Path = self.denoiser.path
-        return path
 
     @property
     def kernel(self) -> Kernel:
@@ -123,7 +118,8 @@ class TiledDenoiser(nn.Module):
                 if not _is_memory(error):
                     raise
             self._shrink(tuple(whole.shape[2:]))
-        return found[(..., *(slice(n) for n in space))]
+        cut: tuple[Any, ...] = (..., *(slice(n) for n in space))
+        return found[cut]
 
     def _in_blocks(self, x: Tensor, t: Tensor, conditions: dict[str, Any]) -> Tensor:
         tile = self.tile or max(x.shape[2:])
@@ -133,16 +129,15 @@ class TiledDenoiser(nn.Module):
             (row, corner)
             for corner in itertools.product(*lines)
             for row in range(len(x))
-            if not self._is_empty(x[(row, slice(None), *(block[0] for block in corner))])
+            if not self._is_empty(x[_at(row, corner, 0)])
         ]
         for start in range(0, len(places), self.together):
             some = places[start : start + self.together]
             rows = [row for row, _ in some]
-            blocks = torch.stack([x[(row, slice(None), *(b[0] for b in corner))] for row, corner in some])
+            blocks = torch.stack([x[_at(row, corner, 0)] for row, corner in some])
             values = self._called(blocks, t, rows, len(x), conditions)
             for value, (row, corner) in zip(values, some, strict=True):
-                middle = value[(slice(None), *(block[2] for block in corner))]
-                found[(row, slice(None), *(block[1] for block in corner))] = middle.to(found)
+                found[_at(row, corner, 1)] = value[_at(0, corner, 2)[1:]].to(found)
         return found
 
     def _called(
@@ -180,6 +175,11 @@ class TiledDenoiser(nn.Module):
             print(line, file=sys.stderr)
         else:
             self.say(line)
+
+
+def _at(row: int, corner: Sequence[Block], which: int) -> tuple[Any, ...]:
+    """Index of (row, all channels, one of the three slices along each axis)."""
+    return (row, slice(None), *(block[which] for block in corner))
 
 
 def _up(number: int, multiple: int) -> int:

@@ -36,13 +36,14 @@ from torch.utils.checkpoint import checkpoint
 
 from radiata_core.coefficients import Path, expand
 from radiata_core.errors import InputError
+from radiata_core.log_squared_error import LogSquaredError
 from radiata_core.measurement_noise import GaussianNoise
 from radiata_core.objectives import Loss, LossFunction
 from radiata_core.operator_families import OperatorFamily, draw_problem
 from radiata_core.operators import LinearOperator
 from radiata_core.pointwise import Scaling
 from radiata_core.specs import buildable
-from radiata_core.types import Batch, Measurement, Row
+from radiata_core.types import Batch, Measurement
 
 __all__ = ["LogSquaredError", "UnrolledRegression", "UnrolledRestorer"]
 
@@ -69,9 +70,9 @@ class UnrolledRestorer(nn.Module):
     def __init__(
         self,
         denoiser: nn.Module,
-        levels: Sequence[float] = (1.2, 0.6, 0.3, 0.15),
-        gains: Sequence[float] | None = None,
-        start_sd: float = 0.5,
+        levels: Sequence[float | int] = (1.2, 0.6, 0.3, 0.15),
+        gains: Sequence[float | int] | None = None,
+        start_sd: float | int = 0.5,
     ) -> None:
         super().__init__()
         gains = (1.0,) * len(levels) if gains is None else tuple(gains)
@@ -82,7 +83,7 @@ class UnrolledRestorer(nn.Module):
                 "Four levels from 1.2 to 0.15 times the data's largest standard deviation are usual."
             )
         self.denoiser = denoiser
-        self.options = {
+        self.options: dict[str, Any] = {
             "denoiser": denoiser,
             "levels": tuple(float(level) for level in levels),
             "gains": tuple(float(gain) for gain in gains),
@@ -108,6 +109,12 @@ class UnrolledRestorer(nn.Module):
         """r_k^2 as learned, (K,), in squared units of the data."""
         return (_PACE * self.log_gains).exp() * self.levels.square()
 
+    def on(self, denoiser: nn.Module) -> "UnrolledRestorer":
+        """The same levels and gains, shared, about another denoiser: one in blocks (`tiling`), say."""
+        other = UnrolledRestorer(**(self.options | {"denoiser": denoiser}))
+        other.log_levels, other.log_gains, other.log_start = self.log_levels, self.log_gains, self.log_start
+        return other
+
     def evaluations(self, operator: LinearOperator) -> int:
         """Calls of the denoiser for a measurement by this operator: 1 for denoising, else K."""
         return 1 if _factor(operator) else len(self.log_levels)
@@ -116,7 +123,7 @@ class UnrolledRestorer(nn.Module):
         self,
         operator: LinearOperator,
         y: Measurement,
-        noise_sd: float,
+        noise_sd: float | int,
         covariates: Tensor | None = None,
         **conditions: Any,
     ) -> Batch:
@@ -142,7 +149,7 @@ class UnrolledRestorer(nn.Module):
         self,
         operator: LinearOperator,
         y: Measurement,
-        noise_sd: float,
+        noise_sd: float | int,
         *,
         recompute: bool = False,
         **conditions: Any,
@@ -176,7 +183,7 @@ class UnrolledRestorer(nn.Module):
         start = (2 * _PACE * self.log_start).exp()
         mu = _data_step(operator, None, y, noise_sd, start)
         found = []
-        # On the CPU and in double precision, as times are, and moved once for all levels.
+        # Times are of double precision, on the CPU: moved once for all levels.
         levels, spreads = self.levels.cpu().double(), self.spreads
         for level, spread in zip(levels, spreads, strict=True):
             mu = _data_step(operator, self._denoised(mu, level, recompute, conditions), y, noise_sd, spread)
@@ -206,36 +213,13 @@ def _factor(operator: LinearOperator) -> float:
 
 
 def _data_step(
-    operator: LinearOperator, x: Tensor | None, y: Tensor, noise_sd: float, variance: Tensor
+    operator: LinearOperator, x: Tensor | None, y: Tensor, noise_sd: float | int, variance: Tensor
 ) -> Tensor:
     """argmin_z |A z - y|^2/(2 s^2) + |z - x|^2/(2 variance), x = None for 0, outside of mixed precision."""
     with torch.autocast(y.device.type, enabled=False):
         like = operator.adjoint(y) if x is None else x
         rho = (noise_sd**2 / variance).clamp_min(_LEAST_RATIO * float(operator.norm) ** 2)
         return operator.solve(like, rho) if x is None else operator.prox(like, y, rho)
-
-
-@buildable("log-squared-error")
-@dataclass(frozen=True)
-class LogSquaredError:
-    """log(mean squared error + floor) of each row: the peak signal-to-noise ratio as a loss.
-
-    Operators differ by a hundred in the error that they leave, and a mean of squared errors hears the worst of them only.
-    The gradient of the logarithm is that of the squared error over the squared error, so every row counts alike.
-
-    Attributes:
-        floor: Squared error below which a row counts less (an empty slice), in squared units of the data, > 0.
-    """
-
-    floor: float = 1e-4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.floor < math.inf:
-            raise InputError(f"expected a floor > 0; got {self.floor}. 1e-4 suits data of order 1.")
-
-    def __call__(self, prediction: Batch, target: Batch) -> Row:
-        fine = torch.promote_types(target.dtype, torch.float32)
-        return ((prediction.to(fine) - target.to(fine)).square().flatten(1).mean(1) + self.floor).log()
 
 
 @dataclass(frozen=True)
@@ -261,7 +245,7 @@ class UnrolledRegression:
     families: tuple[OperatorFamily, ...]
     together: int = 4
     loss: LossFunction = field(default_factory=LogSquaredError)
-    earlier: float = 0.1
+    earlier: float | int = 0.1
     recompute: bool = False
 
     def __post_init__(self) -> None:
