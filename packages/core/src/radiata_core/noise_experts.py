@@ -44,7 +44,14 @@ from radiata_core.specs import buildable
 from radiata_core.times import TimeLaw, UniformTime
 from radiata_core.types import Batch, Row, Time
 
-__all__ = ["ClassifierGuided", "ExpertLogProbability", "KnowledgeTransfer", "NoiseExperts", "SkippedGradient"]
+__all__ = [
+    "ClassifierGuided",
+    "ExpertLogProbability",
+    "KnowledgeTransfer",
+    "NoiseExperts",
+    "SkippedGradient",
+    "log_probability_of",
+]
 
 
 @buildable("noise-experts")
@@ -192,25 +199,33 @@ class KnowledgeTransfer:
         return Loss(per_sample.mean(), per_sample, t)
 
 
+def log_probability_of(logits: Tensor, target: Tensor) -> Row:
+    """log p of wanted classes, one number a row; summed over pixels where there is a class for each.
+
+    Args:
+        logits: (batch, classes, *grid); a grid may be missing.
+        target: Class indices, (batch or 1, *grid); negative where anything will do.
+    """
+    target = target.to(logits.device).expand(len(logits), *target.shape[1:])
+    picked = logits.log_softmax(1).gather(1, target.clamp_min(0)[:, None])[:, 0]
+    picked = picked.masked_fill(target < 0, 0.0)
+    return picked.flatten(1).sum(1) if picked.ndim > 1 else picked
+
+
 @dataclass(frozen=True, eq=False)
 class ExpertLogProbability:
-    """log p(y | x_t) of wanted classes by experts, one number a row; summed over pixels where there is a class for each.
+    """log p(y | x_t) of wanted classes by experts, as `log_probability_of`.
 
     Attributes:
         experts: Noise-aware guide.
-        target: Class indices, (batch,) or (1,) for one class an image, (batch or 1, *grid) for a map; negative where
-            anything will do.
+        target: Class indices, (batch or 1,) for one class an image, (batch or 1, *grid) for a map; negative for any class.
     """
 
     experts: NoiseExperts
     target: Tensor
 
     def __call__(self, x: Batch, t: Time) -> Row:
-        logits = self.experts(x, t)
-        target = self.target.to(logits.device).expand(len(logits), *self.target.shape[1:])
-        picked = logits.log_softmax(1).gather(1, target.clamp_min(0)[:, None])[:, 0]
-        picked = picked.masked_fill(target < 0, 0.0)
-        return picked.flatten(1).sum(1) if picked.ndim > 1 else picked
+        return log_probability_of(self.experts(x, t), self.target)
 
 
 @dataclass(frozen=True, eq=False)

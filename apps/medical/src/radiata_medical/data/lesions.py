@@ -222,7 +222,7 @@ def simulate_lesion(
 
     low, high = np.log(spec.voxels)
     voxels = round(float(np.exp(rng.uniform(low, high))))
-    shape = shapes[rng.integers(len(shapes))] if len(shapes) else blob_shape(rng, image.ndim)
+    shape = shapes[int(rng.integers(len(shapes)))] if len(shapes) else blob_shape(rng, image.ndim)
     mask = placed_lesion(shape, starts, allowed, voxels, rng)
     severity = rng.uniform(*spec.severity)
     fraction = gaussian_filter(mask.astype(np.float32), spec.edge) if spec.edge else mask.astype(np.float32)

@@ -1,0 +1,270 @@
+r"""One head in another contrast: T1 to T2, or a scan of one scanner with the contrast of another (harmonisation).
+
+The anatomy is what must not change, the intensities are what must. With the tissue k of every voxel known,
+
+    paint     m'_k                                   the wanted mean of the voxel's tissue, nothing else
+    curve     m'_k + g(x) - g(m_k)                   the scan's own detail, through the curve g that maps tissue means
+    prior     E[x_0 | a start at noise level kappa], with the wanted contrast told to the prior
+
+g is piecewise linear through the pairs (m_k, m'_k) of the brain's tissues, so that a voxel between white matter and cortex
+comes out between their wanted means whichever is brighter; elsewhere it is a factor. What g cannot know (vessels,
+mislabelled voxels, an orbit) the prior corrects: the curve's image is noised to a level kappa and denoised from there by a
+prior that was told the wanted means (SDEdit), over a few steps, optionally guided so that the tissue map stays (`guides`). A
+low kappa keeps the start, a high one forgets it.
+
+Histogram matching, the usual baseline, is `quantile_mapping`: it is monotone, so it cannot turn T1 into T2.
+
+Translated voxels are a model's guess: what the wanted contrast would have shown and the given one does not (a lesion seen in
+FLAIR only) cannot appear.
+
+References:
+    Meng et al., "SDEdit: guided image synthesis and editing with stochastic differential equations", 2022,
+        https://arxiv.org/abs/2108.01073, algorithm 1.
+    Nyul & Udupa, "On standardizing the MR image intensity scale", 1999 (curves through landmarks).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from radiata_core.denoisers import Denoiser
+from radiata_core.errors import InputError
+from radiata_core.noise_experts import SkippedGradient
+from radiata_core.paths import add_noise
+from radiata_core.posterior_spread import Spread
+from radiata_core.seeds import noise_of
+from radiata_core.solvers import ddim, integrate
+from radiata_core.times import KarrasGrid
+from radiata_medical.model.guides import Guide
+
+__all__ = [
+    "TranslationOptions",
+    "curve_image",
+    "painted",
+    "quantile_mapping",
+    "tissue_means",
+    "translate",
+]
+
+Image = Float[Tensor, "batch 1 *grid"]
+Tissues = Int[Tensor, "batch *grid"]
+Means = Float[Tensor, "batch tissue"]
+
+_CLOSE = 0.04  # tissue means of the given scan that lie nearer count as one knot: a curve between them would be noise
+_STEEPEST = 3.0
+
+
+@dataclass(frozen=True)
+class TranslationOptions:
+    """How the prior refines the start.
+
+    Attributes:
+        level: kappa the start is noised to, in units of the prior, > 0; 0 leaves the prior out.
+        steps: Evaluations from there to 0, >= 1.
+        draws: Noises whose results are averaged, >= 1.
+        guidance: Weight of the guide; 0 for none.
+
+    Raises:
+        InputError: a number out of range.
+    """
+
+    level: float = 0.15
+    steps: int = 4
+    draws: int = 1
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level < math.inf or self.steps < 1 or self.draws < 1 or self.guidance < 0:
+            raise InputError(
+                f"expected a level >= 0, steps and draws >= 1 and guidance >= 0; got {self.level}, {self.steps}, "
+                f"{self.draws} and {self.guidance}."
+            )
+
+
+def tissue_means(image: Image, tissues: Tissues, count: int, smallest: int = 20) -> Means:
+    """Median intensity of each tissue in each image, (batch, count); NaN where fewer than `smallest` voxels are of it.
+
+    A median, so that partial volume at borders and mislabelled voxels count little.
+
+    Args:
+        image: Units of the prior.
+        tissues: 0 .. count - 1 in every voxel.
+        count: Number of tissues.
+        smallest: Voxels that make a median.
+    """
+    rows = []
+    for values, labels in zip(image[:, 0], tissues, strict=True):
+        parts = [values[labels == k] for k in range(count)]
+        rows.append([float(part.median()) if len(part) >= smallest else math.nan for part in parts])
+    return torch.tensor(rows, dtype=image.dtype)
+
+
+def painted(tissues: Tissues, means: Means, blur: float = 0.6) -> Image:
+    """Every voxel the mean of its tissue, blurred by the partial volume of an image.
+
+    Args:
+        tissues: Of every voxel.
+        means: Of each tissue; NaN counts as 0.
+        blur: Sd of the blur in voxels, >= 0.
+    """
+    flat = means.nan_to_num().gather(1, tissues.flatten(1))
+    return _blurred(flat.view(len(tissues), 1, *tissues.shape[1:]), blur)
+
+
+def curve_image(
+    image: Image, tissues: Tissues, means: Means, wanted: Means, brain: Sequence[int], blur: float = 0.6
+) -> Image:
+    """m'_k + g(x) - g(m_k) in the brain, where g maps tissue means; x m'_k / m_k elsewhere.
+
+    Args:
+        image: The scan, units of the prior.
+        tissues: Of every voxel.
+        means: Of each tissue in the scan.
+        wanted: Of each tissue in the result.
+        brain: Tissues of the brain that are the curve's knots.
+        blur: As `painted`: the tissue means step where the blurred image does not.
+
+    Raises:
+        InputError: fewer than two of the brain's tissues have both means.
+    """
+    out = torch.empty_like(image)
+    start = painted(tissues, wanted, blur)
+    own = painted(tissues, means, blur)
+    for row in range(len(image)):
+        x, m, w, labels = image[row, 0], means[row], wanted[row], tissues[row]
+        knots, values = _knots(m[list(brain)], w[list(brain)])
+        change = _curve(x, knots, values) - _curve(own[row, 0], knots, values)
+        factor = torch.where(m > 0.02, w / m, 0.0).nan_to_num().clamp(0, _STEEPEST)
+        scaled = (x - own[row, 0]) * factor[labels]
+        inside = torch.isin(labels, torch.tensor(list(brain), device=labels.device))
+        out[row, 0] = start[row, 0] + torch.where(inside, change, scaled)
+    return out.clamp_min(0.0)
+
+
+def quantile_mapping(
+    image: Float[Tensor, "*grid"], reference: Float[Tensor, "*other"], bins: int = 256
+) -> Float[Tensor, "*grid"]:
+    """The image through the monotone curve that gives it the reference's distribution of intensities.
+
+    Args:
+        image: Any units; what it is compared over (the head) is for the caller to choose.
+        reference: Any other units.
+        bins: Quantiles that the curve goes through.
+    """
+    levels = torch.linspace(0, 1, bins, dtype=torch.float64)
+    source = _quantiles(image.flatten().double(), levels)
+    target = _quantiles(reference.flatten().double(), levels)
+    steps = torch.cat([torch.ones(1, dtype=torch.bool), source.diff() > 0])  # ties: one knot
+    mapped = _curve(image.double(), source[steps], target[steps], flat=True)
+    return mapped.to(image.dtype)
+
+
+@torch.no_grad()
+def translate(
+    denoiser: Denoiser,
+    start: Image,
+    options: TranslationOptions,
+    generators: Sequence[torch.Generator],
+    *,
+    guide: Guide | None = None,
+    spread: Spread | None = None,
+    **conditions: Any,
+) -> Image:
+    """The start made plausible by a prior: noised to the level and denoised from there; the mean over draws.
+
+    Args:
+        denoiser: The prior; `covariates` among the conditions tells it the wanted contrast.
+        start: `curve_image`, or a painting.
+        options: See there.
+        generators: One a row; all draws of a row come from it.
+        guide: What has to stay; needs the spread.
+        spread: Variance about the prior's estimate, for the guide.
+        conditions: Passed on to the denoiser.
+
+    Raises:
+        InputError: a guide without a spread, or not one generator a row.
+    """
+    if options.level == 0:
+        return start
+    guided: Any = denoiser
+    if guide is not None and options.guidance > 0:
+        if spread is None:
+            raise InputError(
+                "expected the prior's spread with a guide; got none. Measure it, or leave the guide out."
+            )
+        guided = SkippedGradient(denoiser, guide, spread, options.guidance, largest=0.5)
+    path = denoiser.path
+    grid = KarrasGrid(sigma_min=min(0.02, options.level / 2), sigma_max=options.level)
+    times = grid(options.steps, path)
+    total = torch.zeros_like(start)
+    for _ in range(options.draws):
+        noise = noise_of(generators, start.shape[1:], start.dtype, start.device)
+        x = add_noise(path, start, noise, times[0])
+        total += integrate(guided, x, ddim(times, path), **conditions)
+    return (total / options.draws).clamp_min(0.0)
+
+
+def _knots(means: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Rising knots of the curve and its values there; tissues that look alike in the scan share one."""
+    known = means.isfinite() & wanted.isfinite()
+    if int(known.sum()) < 2:
+        raise InputError(
+            f"expected at least two tissues of the brain in the scan and in the contrast wanted; got {int(known.sum())}. "
+            "Check the segmentation and the field of view."
+        )
+    order = means[known].argsort()
+    m, w = means[known][order].double(), wanted[known][order].double()
+    new = torch.cat([torch.ones(1, dtype=torch.bool, device=m.device), m.diff() > _CLOSE])
+    group = new.cumsum(0) - 1
+    size = torch.zeros(int(group[-1]) + 1, dtype=torch.float64, device=m.device).index_add(
+        0, group, torch.ones_like(m)
+    )
+    return (
+        torch.zeros_like(size).index_add(0, group, m) / size,
+        torch.zeros_like(size).index_add(0, group, w) / size,
+    )
+
+
+def _curve(x: Tensor, knots: Tensor, values: Tensor, flat: bool = False) -> Tensor:
+    """Piecewise linear through the knots; beyond the ends it goes on with their slopes, limited, or flat."""
+    if len(knots) == 1:
+        return torch.full_like(x, float(values[0]))
+    slopes = values.diff() / knots.diff()
+    if not flat:
+        slopes = slopes.clamp(-_STEEPEST, _STEEPEST)
+        values = torch.cat([values[:1], values[:1] + (slopes * knots.diff()).cumsum(0)])
+    at = x.double()
+    index = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(slopes) - 1)
+    if flat:
+        at = at.clamp(float(knots[0]), float(knots[-1]))
+    return (values[index] + slopes[index] * (at - knots[index])).to(x.dtype)
+
+
+def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+    """Of any number of values (torch's own refuses more than 2^24)."""
+    ordered = values.sort().values
+    place = levels.to(ordered) * (len(ordered) - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp_max(len(ordered) - 1)
+    return torch.lerp(ordered[low], ordered[high], place - low)
+
+
+def _blurred(image: Tensor, sd: float) -> Tensor:
+    if sd == 0:
+        return image
+    reach = max(1, math.ceil(3 * sd))
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (offsets / sd) ** 2)
+    kernel = (kernel / kernel.sum()).to(image)
+    for axis in range(2, image.ndim):
+        if image.shape[axis] > 1:
+            moved = image.movedim(axis, -1)
+            rows = F.pad(moved.reshape(-1, 1, moved.shape[-1]), (reach, reach), mode="replicate")
+            image = F.conv1d(rows, kernel[None, None]).reshape(moved.shape).movedim(-1, axis)
+    return image
