@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from radiata_core import commands
+from radiata_medical.experiment.evaluate import Evaluate
 from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.train import Train
 
@@ -16,6 +17,7 @@ SUMMARY = (
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "train": Train,
+    "evaluate": Evaluate,
 }
 
 
