@@ -166,6 +166,7 @@ def fit_head(
     levels: Sequence[float] = (0.1, 0.3, 1.0),
     layers: Sequence[str] = (),
     copies: int = 2,
+    learning_rate: float = 5e-3,
     augmentation: Augmentation | None = None,
     report: Callable[[float, float], object] | None = None,
 ) -> FeatureHeads:
@@ -184,6 +185,7 @@ def fit_head(
         levels: Noise levels of the features.
         layers: Layers of the denoiser; empty for its decoder.
         copies: Versions of each slice, the first as it is; with `seconds` no more than fit into two fifths of them.
+        learning_rate: At the start; it falls to nothing.
         augmentation: How the others are moved and bent; None for the usual.
         report: Called with the share of the budget used and the loss.
 
@@ -202,7 +204,7 @@ def fit_head(
         heads = FeatureHeads(widths, count, hidden, members, features.levels, features.layers, features.share)
     _set_scale(heads, [maps for maps, _ in pool])
     heads.to(images.device)
-    fit(heads, _batches(heads, pool, multiple, seed), budget, report=report)
+    fit(heads, _batches(heads, pool, multiple, seed), budget, learning_rate=learning_rate, report=report)
     return heads
 
 

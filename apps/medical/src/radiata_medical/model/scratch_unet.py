@@ -34,6 +34,7 @@ def fit_scratch_unet(
     seconds: float | None = None,
     seed: int = 0,
     channels: tuple[int, ...] = (16, 32, 64, 128),
+    learning_rate: float = 2e-3,
     augmentation: Augmentation | None = None,
     report: Callable[[float, float], object] | None = None,
 ) -> SegmenterNetwork:
@@ -52,7 +53,13 @@ def fit_scratch_unet(
     images = padded_to(images, network.multiple)
     labels = padded_to(labels.long(), network.multiple, -1)
     moves = augmentation or Augmentation()
-    fit(network, _batches(network, images, labels, moves, seed), budget, report=report)
+    fit(
+        network,
+        _batches(network, images, labels, moves, seed),
+        budget,
+        learning_rate=learning_rate,
+        report=report,
+    )
     return network
 
 
