@@ -87,7 +87,12 @@ method of `posterior_presets` (DPS, FlowChef, FLAIR, DDNM, DDRM, DDS, DiffPIR, P
 needs one evaluation, `posterior.steer` any differentiable loss. One loop, `posterior_walk`, of `data_steps`,
 `steering_steps`, `renoising` and `relaxation`; `posterior_spread` measures how far off the denoiser is,
 `posterior_calibration` whether samples are; `linear_gaussian_posterior` is the oracle, `classical_restoration` (total
-variation, wavelets) the baseline.
+variation, wavelets) and `cubic_resampling` the baselines.
+
+Restoration: `restoration.restore(models, operator, y, noise_sd, mode)` takes what was best by measurement.
+`unrolled.UnrolledRestorer` is a denoiser and the prox of any operator in turn, trained by `unrolled.UnrolledRegression`
+(the loss of `log_squared_error`) on `operator_families`: `image_families` and `kspace_families` of `random_operators`.
+`tiling.TiledDenoiser` makes whole volumes of blocks with a halo.
 
 Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
 in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
