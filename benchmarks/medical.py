@@ -1,0 +1,179 @@
+"""Restoration and segmentation, beside what else there is, in one run.
+
+    OMP_NUM_THREADS=1 python benchmarks/medical.py STORE [--only SECTION ...] [--device auto] [--quick] [--json FILE]
+        [--models FOLDER]
+
+STORE is a store of label maps with people in train, validation and test (radiata-medical prepare).
+
+restore      24 slices x 3 seeds of noise: denoise (10 %), sr2 (2 x 2 means), inpaint (a hole of 40 x 40 mm), kspace4 (a
+             quarter of the lines). PSNR in dB for a range of 1 (white). Samplers share one prior and 50 evaluations.
+sample       19 draws: variance over squared error and coverage of 90 % intervals, before and after one factor that
+             is measured on validation slices.
+timing       CPU-seconds of one thread and peak memory of a fresh process, a slice at a time.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import medical_restoration as slices
+from radiata_core.checkpoint import load_model
+from radiata_medical.data.label_maps import LabelMaps
+from radiata_medical.model.weights import find_model
+
+
+def models_of(arguments: argparse.Namespace, device: str) -> tuple[Any, Any]:
+    """Prior and restorer of slices."""
+    found = []
+    for name in ("prior-2d", "restorer-2d"):
+        path = arguments.models / name if arguments.models else find_model(name)
+        found.append(load_model(path).denoiser.to(device))
+    return found[0], found[1]
+
+
+def setting(
+    arguments: argparse.Namespace, device: str
+) -> tuple[slices.Methods, slices.Slices, slices.Slices]:
+    prior, restorer = models_of(arguments, device)
+    with LabelMaps(arguments.store) as store:
+        validation = slices.slices_of(store, "validation", 2 if arguments.quick else 8, device, seed=1)
+        test = slices.slices_of(store, "test", 4 if arguments.quick else 24, device, seed=2)
+    spread = slices.spread_of(prior, validation.images)
+    return slices.Methods(prior, restorer, spread, device), validation, test
+
+
+def restore(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    methods, validation, test = setting(arguments, device)
+    seeds = 1 if arguments.quick else 3
+    figures: dict[str, Any] = {
+        "settings": {},
+        "validation_people": sorted(set(validation.people)),
+        "test_people": sorted(set(test.people)),
+    }
+    for task in slices.TASKS:
+        chosen = slices.tuned(methods, task, validation)
+        found = slices.scored(methods, task, test, chosen, seeds, arguments.batch)
+        figures["settings"][task] = slices.as_plain(chosen)
+        best_peer = max(slices.PEERS, key=lambda name: found[name].mean())
+        best_classical = max(
+            (n for n in slices.names_of(task) if n in (*slices.CLASSICAL, "tricubic")),
+            key=lambda name: found[name].mean(),
+        )
+        ours = found["radiata"]
+        for name, values in sorted(found.items(), key=lambda item: -item[1].mean()):
+            mean, low, high = slices.difference(ours, values, test.people)
+            figures[f"psnr_{name}_{task}"] = float(values.mean())
+            figures[f"gain_over_{name}_{task}"] = (mean, low, high)
+            print(
+                f"{task:8} {name:13} {values.mean():6.2f} dB   radiata {mean:+.2f} [{low:+.2f}, {high:+.2f}]   "
+                + ", ".join(f"{k} {v}" for k, v in chosen[name].items() if k != "validation_psnr"),
+                flush=True,
+            )
+        figures[f"psnr_best_posterior_peer_{task}"] = (best_peer, float(found[best_peer].mean()))
+        figures[f"psnr_best_classical_{task}"] = (best_classical, float(found[best_classical].mean()))
+    for peer, key in (("dps", "mean_gain_over_dps"), ("tv", "mean_gain_over_tv")):
+        figures[key] = float(np.mean([figures[f"gain_over_{peer}_{task}"][0] for task in slices.TASKS]))
+    figures["mean_gain_over_best_peer"] = float(
+        np.mean(
+            [figures[f"psnr_radiata_{t}"] - figures[f"psnr_best_posterior_peer_{t}"][1] for t in slices.TASKS]
+        )
+    )
+    print({key: figures[key] for key in figures if key.startswith("mean_")})
+    return figures
+
+
+def sample(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    methods, validation, test = setting(arguments, device)
+    figures = {}
+    for task in slices.TASKS:
+        figures[task] = slices.calibration_of(
+            methods, task, validation, test, draws=19, batch=arguments.batch
+        )
+        print(task, {key: round(value, 3) for key, value in figures[task].items()}, flush=True)
+    return figures
+
+
+def timing(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    """Each method in a fresh process, one thread."""
+    figures: dict[str, Any] = {}
+    for task in slices.TASKS:
+        for name in ("radiata", "dps", *slices.PEERS, "relaxed_prox"):
+            command = [sys.executable, __file__, str(arguments.store), "--alone", name, "--task", task]
+            command += ["--models", str(arguments.models)] if arguments.models else []
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            figures[f"{name}_{task}"] = json.loads(done.stdout.splitlines()[-1])
+        ours, other = figures[f"radiata_{task}"], figures[f"dps_{task}"]
+        figures[f"time_ratio_vs_dps_{task}"] = other["seconds"] / ours["seconds"]
+        figures[f"memory_ratio_vs_dps_{task}"] = ours["mib"] / other["mib"]
+        slower = other["seconds"] / ours["seconds"]
+        print(
+            f"{task:8} radiata {ours['seconds']:.2f} CPU-s, {ours['mib']:.0f} MiB; DPS {other['seconds']:.2f}, "
+            f"{other['mib']:.0f}: {slower:.1f} x the time, {ours['mib'] / other['mib']:.2f} of the memory",
+            flush=True,
+        )
+    return figures
+
+
+def alone(arguments: argparse.Namespace) -> None:
+    """One method on two slices, one after another: CPU-seconds a slice, and memory above that of a loaded prior."""
+    torch.set_num_threads(1)
+    prior, restorer = models_of(arguments, "cpu")
+    with LabelMaps(arguments.store) as store:
+        test = slices.slices_of(store, "test", 2, "cpu", seed=2)
+    spread = slices.spread_of(prior, test.images[:1, :, :16, :16])
+    methods = slices.Methods(prior, restorer, spread, "cpu")
+    operator, noise_sd = slices.operator_of(arguments.task, "cpu")
+    y = slices.measured(operator, test.images, noise_sd, 1)
+    settings = methods.settings(arguments.alone)[0]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    seconds = []
+    for row in range(2):
+        generators = slices.generators_of([row], 3)
+        start = time.process_time()
+        methods.solve(arguments.alone, settings, operator, y[row : row + 1], noise_sd, generators)
+        seconds.append(time.process_time() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    print(json.dumps({"seconds": min(seconds), "mib": peak - before, "process_mib": peak}))
+
+
+SECTIONS = {"restore": restore, "sample": sample, "timing": timing}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--device", choices=["cpu", "auto"], default="cpu")
+    parser.add_argument("--models", type=Path)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--alone")
+    parser.add_argument("--task")
+    arguments = parser.parse_args()
+    if arguments.alone:
+        alone(arguments)
+        return
+    device = "cuda" if arguments.device == "auto" and torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    figures: dict[str, Any] = {"device": name, "threads": torch.get_num_threads()}
+    if arguments.json and arguments.json.is_file():
+        figures = json.loads(arguments.json.read_text())
+    for section in arguments.only:
+        figures[section] = SECTIONS[section](arguments, device) | {"device": name}
+        if arguments.json:
+            arguments.json.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
