@@ -24,7 +24,10 @@ IMAGE_WORDS = ("restored", "translated", "healthy", "pseudohealthy", "harmonised
 """What a result may be that is an image of the same kind as a scan."""
 LABEL_WORDS = ("dseg", "seg", "aseg", "synthseg", "labels", "label", "segmentation")
 """What a label map may be called."""
-_OTHER_WORDS = ("sd", "residual", "entropy", "probseg", "mask", "invented", "anomaly", "zmap", "lesions")
+_OTHER_WORDS = (
+    "sd", "residual", "invented", "measured", "field", "entropy", "probseg", "mask", "anomaly", "zmap", "lesions",
+    *(f"draw-{number}" for number in range(1, 1000)),
+)  # fmt: skip
 _WORDS = (*IMAGE_WORDS, *LABEL_WORDS, *_OTHER_WORDS)
 _NOT_WHOSE = ("desc", "space", "res", "den", "label", "method")
 _BIDS = re.compile(r"sub-[a-zA-Z0-9]+(_[a-z]+-[a-zA-Z0-9]+)*_[a-zA-Z0-9]+")
