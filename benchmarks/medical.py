@@ -9,6 +9,7 @@ restore      24 slices x 3 seeds of noise: denoise (10 %), sr2 (2 x 2 means), in
              quarter of the lines). PSNR in dB for a range of 1 (white). Samplers share one prior and 50 evaluations.
 sample       19 draws: variance over squared error and coverage of 90 % intervals, before and after one factor that
              is measured on validation slices.
+volume       whole heads at 1 mm from 4 mm slices and from a quarter of k-space: 3-D in blocks, 2-D by planes, TV in 3-D.
 timing       CPU-seconds of one thread and peak memory of a fresh process, a slice at a time.
 """
 
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 
 import medical_restoration as slices
+import medical_volumes
 from radiata_core.checkpoint import load_model
 from radiata_medical.data.label_maps import LabelMaps
 from radiata_medical.model.weights import find_model
@@ -52,48 +54,37 @@ def setting(
 
 def restore(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     methods, validation, test = setting(arguments, device)
-    seeds = 1 if arguments.quick else 3
-    figures: dict[str, Any] = {
-        "settings": {},
-        "validation_people": sorted(set(validation.people)),
-        "test_people": sorted(set(test.people)),
-    }
-    for task in slices.TASKS:
+    figures: dict[str, Any] = {}
+    for task in arguments.tasks:
         chosen = slices.tuned(methods, task, validation)
-        found = slices.scored(methods, task, test, chosen, seeds, arguments.batch)
-        figures["settings"][task] = slices.as_plain(chosen)
-        best_peer = max(slices.PEERS, key=lambda name: found[name].mean())
-        best_classical = max(
-            (n for n in slices.names_of(task) if n in (*slices.CLASSICAL, "tricubic")),
-            key=lambda name: found[name].mean(),
-        )
-        ours = found["radiata"]
+        found = slices.scored(methods, task, test, chosen, 1 if arguments.quick else 3, arguments.batch)
+        rows: dict[str, Any] = {}
         for name, values in sorted(found.items(), key=lambda item: -item[1].mean()):
-            mean, low, high = slices.difference(ours, values, test.people)
-            figures[f"psnr_{name}_{task}"] = float(values.mean())
-            figures[f"gain_over_{name}_{task}"] = (mean, low, high)
+            mean, low, high = slices.difference(found["radiata"], values, test.people)
+            rows[name] = {
+                "psnr": float(values.mean()),
+                "sd_over_seeds": float(values.mean(1).std()),
+                "gain": mean,
+                "interval": (low, high),
+                "settings": chosen[name],
+            }
+            told = ", ".join(f"{k} {v}" for k, v in chosen[name].items() if k != "validation_psnr")
             print(
-                f"{task:8} {name:13} {values.mean():6.2f} dB   radiata {mean:+.2f} [{low:+.2f}, {high:+.2f}]   "
-                + ", ".join(f"{k} {v}" for k, v in chosen[name].items() if k != "validation_psnr"),
+                f"{task:8} {name:13} {values.mean():6.2f} dB   radiata {mean:+.2f} [{low:+.2f}, {high:+.2f}]   {told}",
                 flush=True,
             )
-        figures[f"psnr_best_posterior_peer_{task}"] = (best_peer, float(found[best_peer].mean()))
-        figures[f"psnr_best_classical_{task}"] = (best_classical, float(found[best_classical].mean()))
-    for peer, key in (("dps", "mean_gain_over_dps"), ("tv", "mean_gain_over_tv")):
-        figures[key] = float(np.mean([figures[f"gain_over_{peer}_{task}"][0] for task in slices.TASKS]))
-    figures["mean_gain_over_best_peer"] = float(
-        np.mean(
-            [figures[f"psnr_radiata_{t}"] - figures[f"psnr_best_posterior_peer_{t}"][1] for t in slices.TASKS]
-        )
-    )
-    print({key: figures[key] for key in figures if key.startswith("mean_")})
+        figures[task] = {
+            "methods": rows,
+            "validation_people": sorted(set(validation.people)),
+            "test_people": sorted(set(test.people)),
+        }
     return figures
 
 
 def sample(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     methods, validation, test = setting(arguments, device)
     figures = {}
-    for task in slices.TASKS:
+    for task in arguments.tasks:
         figures[task] = slices.calibration_of(
             methods, task, validation, test, draws=19, batch=arguments.batch
         )
@@ -101,10 +92,41 @@ def sample(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     return figures
 
 
+def summary(figures: dict[str, Any]) -> dict[str, Any]:
+    """The keys that are asked for, from the sections that there are."""
+    found: dict[str, Any] = {}
+    gains: dict[str, list[float]] = {"dps": [], "tv": [], "best_peer": []}
+    for task in slices.TASKS:
+        rows = figures.get("restore", {}).get(task, {}).get("methods")
+        if rows is not None:
+            peer = max(slices.PEERS, key=lambda name: rows[name]["psnr"])
+            old = max(
+                (n for n in (*slices.CLASSICAL, "tricubic") if n in rows), key=lambda n: rows[n]["psnr"]
+            )
+            for name in ("radiata", "dps", "flowchef", "flair", "diffpir"):
+                found[f"psnr_{name}_{task}"] = rows[name]["psnr"]
+            found[f"psnr_best_classical_{task}"], found[f"best_classical_{task}"] = rows[old]["psnr"], old
+            found[f"psnr_best_posterior_peer_{task}"], found[f"best_peer_{task}"] = rows[peer]["psnr"], peer
+            for key, name in (("dps", "dps"), ("tv", "tv"), ("best_peer", peer)):
+                gains[key].append(rows["radiata"]["psnr"] - rows[name]["psnr"])
+        timed = figures.get("timing", {})
+        for key in ("time_ratio_vs_dps", "memory_ratio_vs_dps"):
+            if f"{key}_{task}" in timed:
+                found[f"{key}_{task}"] = timed[f"{key}_{task}"]
+        calibrated = figures.get("sample", {}).get(task)
+        if calibrated is not None:
+            found[f"variance_error_ratio_{task}"] = calibrated["ratio_after"]
+            found[f"coverage90_{task}"] = calibrated["coverage90_after"]
+    for key, values in gains.items():
+        if values:
+            found[f"mean_gain_over_{key}"] = float(np.mean(values))
+    return found
+
+
 def timing(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     """Each method in a fresh process, one thread."""
     figures: dict[str, Any] = {}
-    for task in slices.TASKS:
+    for task in arguments.tasks:
         for name in ("radiata", "dps", *slices.PEERS, "relaxed_prox"):
             command = [sys.executable, __file__, str(arguments.store), "--alone", name, "--task", task]
             command += ["--models", str(arguments.models)] if arguments.models else []
@@ -144,7 +166,20 @@ def alone(arguments: argparse.Namespace) -> None:
     print(json.dumps({"seconds": min(seconds), "mib": peak - before, "process_mib": peak}))
 
 
-SECTIONS = {"restore": restore, "sample": sample, "timing": timing}
+def volume(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    restorers = [
+        load_model(arguments.models / name if arguments.models else find_model(name)).denoiser.to(device)
+        for name in ("restorer-3d", "restorer-2d")
+    ]
+    with LabelMaps(arguments.store) as store:
+        if arguments.quick:
+            return medical_volumes.volume_figures(
+                *restorers, store, device, 1, shape=(64, 64, 64), iterations=5
+            )
+        return medical_volumes.volume_figures(*restorers, store, device, arguments.heads)
+
+
+SECTIONS = {"restore": restore, "sample": sample, "volume": volume, "timing": timing}
 
 
 def main() -> None:
@@ -152,10 +187,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("store", type=Path)
-    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--tasks", nargs="+", choices=slices.TASKS, default=list(slices.TASKS))
+    parser.add_argument(
+        "--merge", nargs="+", type=Path, default=[], help="figures of other runs, to be summed up"
+    )
     parser.add_argument("--device", choices=["cpu", "auto"], default="cpu")
     parser.add_argument("--models", type=Path)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--heads", type=int, default=4, help="whole heads of section volume")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--alone")
@@ -166,13 +206,22 @@ def main() -> None:
         return
     device = "cuda" if arguments.device == "auto" and torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
-    figures: dict[str, Any] = {"device": name, "threads": torch.get_num_threads()}
-    if arguments.json and arguments.json.is_file():
-        figures = json.loads(arguments.json.read_text())
+    figures: dict[str, Any] = {}
+    for path in (
+        *arguments.merge,
+        *([arguments.json] if arguments.json and arguments.json.is_file() else []),
+    ):
+        for section, values in json.loads(path.read_text()).items():
+            figures.setdefault(section, {}).update(values)
     for section in arguments.only:
-        figures[section] = SECTIONS[section](arguments, device) | {"device": name}
+        made = SECTIONS[section](arguments, device) | {"device": name}
+        figures.setdefault(section, {}).update(made)
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=1))
+    figures["summary"] = summary(figures)
+    print(json.dumps(figures["summary"], indent=1))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
