@@ -91,7 +91,8 @@ def test_finer_voxels_lie_on_the_same_field_of_view(rng: np.random.Generator) ->
 
 
 def test_slices_average_the_ramp_where_they_say_they_are(rng: np.random.Generator) -> None:
-    """Of an image that is linear in the world, a slice measures the value at its own place: operator and affine agree."""
+    """Of an image that is linear in the world, a slice measures the value at its own place: operator and affine agree,
+    to a twentieth of a voxel (a voxel that two slices share is one number)."""
     scan = Volume(np.ones((4, 4, 9), np.float32), centred_affine((4, 4, 9), (1.0, 1.0, 3.3)))
     task = ThickSlices((1.0,)).for_scan(Frame.of(scan))
     image = task.image_frame(Frame.of(scan))
@@ -102,12 +103,12 @@ def test_slices_average_the_ramp_where_they_say_they_are(rng: np.random.Generato
 
     fine = np.broadcast_to(heights(grid.affine, image.shape[2]), image.shape)
     coarse = task.operator(image)(event(fine))[0, 0, 0, 0].numpy()
-    np.testing.assert_allclose(coarse, heights(scan.affine, 9), atol=1e-4)
+    np.testing.assert_allclose(coarse, heights(scan.affine, 9), atol=0.05)
 
 
 def test_widths_are_millimetres(generator: torch.Generator) -> None:
     """A blurred point has half its maximum half a width away, along coarse and fine axes alike."""
-    frame = Frame((41, 41), (0.5, 1.0), "LP")
+    frame = Frame((41, 41), (0.5, 1.0), "LP", "ij")
     point = torch.zeros(1, 1, 41, 41)
     point[0, 0, 20, 20] = 1
     seen = Blur((8.0,)).operator(frame)(point)[0, 0]
@@ -139,7 +140,7 @@ def test_noise_is_found_beside_anatomy_and_air(shape: tuple[int, ...], rng: np.r
 @pytest.mark.parametrize("acceleration", [2, 4, 8])
 @pytest.mark.parametrize("pattern", ["lines", "equispaced", "points"])
 def test_acceleration_is_voxels_over_samples(acceleration: int, pattern: str) -> None:
-    mask = KSpace(acceleration, pattern).mask(Frame((32, 64, 16), (1, 1, 1), "LPS"))  # type: ignore[arg-type]
+    mask = KSpace(acceleration, pattern).mask(Frame((32, 64, 16), (1.0, 1.0, 1.0), "LPS"))  # type: ignore[arg-type]
     assert mask.numel() / int(mask.sum()) == pytest.approx(acceleration, rel=0.02)
 
 
@@ -155,7 +156,7 @@ BAD = {
     "all missing": lambda: Hole(missing=np.ones(FRAME.shape, bool)).operator(FRAME),
     "mask of another shape": lambda: Hole(missing=np.ones((3, 3, 3), bool)).operator(FRAME),
     "slice outside": lambda: Hole(slices=(8,)).operator(FRAME),
-    "axis of a slice": lambda: KSpace(4.0, axis="k").operator(Frame((8, 8), (1, 1), "LP")),
+    "axis of a slice": lambda: KSpace(4.0, axis="k").operator(Frame((8, 8), (1.0, 1.0), "LP", "ij")),
     "field of 0": lambda: Bias(known=np.zeros(FRAME.shape)).operator(FRAME),
     "one shot": lambda: Moved(shots=1),
     "no view": lambda: Views(views=0),

@@ -10,7 +10,7 @@ import torch
 from radiata_core.errors import InputError
 from radiata_core.fourier_sampling import MultiCoilSampling, coil_sensitivities
 from radiata_medical.data.coils import kspace_noise, sensitivities_of
-from radiata_medical.data.kspace_files import KSpaceData, find_kspace, read_kspace, turned_kspace
+from radiata_medical.data.kspace_files import KSpaceData, find_kspace, read_kspace
 
 
 def centred(images: np.ndarray) -> np.ndarray:
@@ -39,22 +39,6 @@ def test_the_image_lies_where_it_was(
     (data,) = read_kspace(saved(tmp_path / "k.npy", centred(images)))
     np.testing.assert_allclose(image_of(data), images, atol=1e-5)
     assert data.acceleration == 1
-
-
-@pytest.mark.parametrize(("codes", "shape"), [("AR", (9, 6)), ("PL", (6, 8)), ("IRP", (5, 6, 7))])
-def test_axes_are_turned_as_those_of_an_image(
-    codes: str, shape: tuple[int, ...], tmp_path: Path, rng: np.random.Generator
-) -> None:
-    images = rng.normal(size=(2, *shape)) + 0j
-    (data,) = read_kspace(saved(tmp_path / "k.npy", centred(images)), codes)
-    order = sorted(
-        range(len(shape)), key=lambda a: "LPS".index({"R": "L", "A": "P", "I": "S"}.get(codes[a], codes[a]))
-    )
-    expected = images.transpose(0, *(axis + 1 for axis in order))
-    mirrored = [position + 1 for position, axis in enumerate(order) if codes[axis] in "RAI"]
-    turned = turned_kspace(data)
-    np.testing.assert_allclose(image_of(turned), np.flip(expected, mirrored), atol=1e-5)
-    assert turned.codes == "LPS"[: len(shape)]
 
 
 def test_h5_holds_a_slice_or_a_stack(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -116,10 +100,9 @@ def test_noise_is_read_off_the_outermost_samples(rng: np.random.Generator) -> No
 def test_real_coils_give_a_real_image(shared_data: Path) -> None:
     """8 coils, 12 %: what the real image leaves of the complex data is small beside them."""
     (data,) = read_kspace(shared_data / "kspace" / "cartesian_ksp.npy")
-    data = turned_kspace(data)
-    assert data.kspace.shape == (8, 180, 230) and 8 < data.acceleration < 8.1
+    assert data.kspace.shape == (8, 230, 180) and 8 < data.acceleration < 8.1
     maps = torch.from_numpy(sensitivities_of(data))
-    operator = MultiCoilSampling(torch.from_numpy(data.mask), maps, (1, 180, 230), real=True)
+    operator = MultiCoilSampling(torch.from_numpy(data.mask), maps, (1, 230, 180), real=True)
     y = operator.observe(torch.from_numpy(data.kspace)[None, None])
     operator.iterations = 15
     x = operator.solve(operator.adjoint(y), 1e-3)

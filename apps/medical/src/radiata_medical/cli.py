@@ -7,6 +7,7 @@ from radiata_core import commands
 from radiata_medical.experiment.evaluate import Evaluate
 from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.report import Report
+from radiata_medical.experiment.restore import Restore
 from radiata_medical.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
@@ -18,6 +19,7 @@ SUMMARY = (
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "train": Train,
+    "restore": Restore,
     "evaluate": Evaluate,
     "report": Report,
 }

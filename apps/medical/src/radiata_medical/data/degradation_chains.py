@@ -18,7 +18,7 @@ import itertools
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,7 +85,7 @@ class Chain(Degradation):
             if isinstance(before, ThickSlices):
                 shape = found.measurement_shape[1:]
                 edges = [n * e / m for n, e, m in zip(frame.shape, frame.spacing, shape, strict=True)]
-                frame = Frame(shape, tuple(edges), frame.codes)
+                frame = replace(frame, shape=shape, spacing=tuple(edges))
             found = part.operator(frame, seed) @ found
         return found
 

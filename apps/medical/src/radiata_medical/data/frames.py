@@ -30,29 +30,28 @@ class Frame:
         shape: Voxels along each axis.
         spacing: Their edges in mm.
         codes: Direction in which each index grows, such as "LPS"; two letters for a slice.
+        names: Which axes of the file they are; two of "ijk" for a slice.
     """
 
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     codes: str
+    names: str = "ijk"
 
     @classmethod
-    def of(cls, volume: Volume) -> "Frame":
-        """That of a volume; axes of one voxel are left out, so a single slice has two."""
-        kept = [axis for axis, n in enumerate(volume.shape) if n > 1]
+    def of(cls, volume: Volume, across: int | None = None) -> "Frame":
+        """That of a volume, or of its slices across an axis.
+
+        Args:
+            volume: Any.
+            across: 0, 1 or 2; the axis is left out.
+        """
+        kept = [axis for axis in range(3) if axis != across]
         return cls(
             tuple(volume.shape[axis] for axis in kept),
             tuple(volume.spacing[axis] for axis in kept),
             "".join(volume.axcodes[axis] for axis in kept),
-        )
-
-    def without(self, axis: int) -> "Frame":
-        """That of a slice across an axis."""
-        kept = [i for i in range(len(self.shape)) if i != axis]
-        return Frame(
-            tuple(self.shape[i] for i in kept),
-            tuple(self.spacing[i] for i in kept),
-            "".join(self.codes[i] for i in kept),
+            "".join("ijk"[axis] for axis in kept),
         )
 
     @property
@@ -62,21 +61,27 @@ class Frame:
 
 
 def axis_number(axis: AxisName, frame: Frame) -> int:
-    """0, 1 or 2 for i, j, k.
+    """Which axis of the frame is i, j or k.
 
     Raises:
         InputError: the image has no such axis.
     """
-    number = "ijk".index(axis)
-    if number >= len(frame.shape):
-        raise InputError(f"expected an axis of the image, i or j; got {axis}. A slice has two axes.")
-    return number
+    if axis not in frame.names[: len(frame.shape)]:
+        names = ", ".join(frame.names[: len(frame.shape)])
+        raise InputError(f"expected an axis of the image, {names}; got {axis}. A slice has two axes.")
+    return frame.names.index(axis)
 
 
 def edges_of(numbers: Sequence[float], frame: Frame, option: str) -> tuple[float, ...]:
-    """One number for each axis of the frame; a slice of a volume takes those of its plane."""
+    """One number for each axis of the frame: the same for all, or of three those of its own axes.
+
+    Raises:
+        InputError: neither one, nor one for each axis.
+    """
     if len(numbers) == 1:
         return (float(numbers[0]),) * len(frame.shape)
+    if len(numbers) == 3 and len(frame.shape) == 2:
+        numbers = [numbers["ijk".index(name)] for name in frame.names]
     if len(numbers) != len(frame.shape):
         raise InputError(
             f"expected {option} as one number or {len(frame.shape)}; got {len(numbers)}. One for each axis of the image."

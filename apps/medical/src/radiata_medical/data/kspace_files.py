@@ -8,14 +8,13 @@ r"""Real k-space: files in, coils, what was sampled, how noisy it is.
 Files have the zero frequency, and the origin of the image, in the middle, at n // 2. Operators have the origin at voxel 0
 (`fourier_sampling`): k-space is multiplied by exp(-2 pi i k (n // 2)/n) once, here. A sample is one that is not 0.
 
-k-space says nothing about where the head was. The array's axes are named by `axcodes`, and turned to LPS like any scan, by
-permutation, and by the mirrored frequency: x'(j) = x(n-1-j) has K'(k) = exp(-2 pi i k (n-1)/n) K(-k).
+k-space says nothing about where the head was: `axcodes` names the way the array's axes run.
 
 References:
     Knoll et al., "fastMRI", 2020, https://doi.org/10.1148/ryai.2020190007 (the layout of the files).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_imaging.volume import times
 
-__all__ = ["KSPACE_SUFFIXES", "KSpaceData", "find_kspace", "is_kspace", "read_kspace", "turned_kspace"]
+__all__ = ["KSPACE_SUFFIXES", "KSpaceData", "find_kspace", "is_kspace", "read_kspace"]
 
 KSPACE_SUFFIXES = (".npy", ".h5", ".hdf5")
 _WORLD = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
@@ -108,31 +107,6 @@ def read_kspace(path: Path, axcodes: str = "", sensitivities: Path | None = None
     )
 
 
-def turned_kspace(data: KSpaceData) -> KSpaceData:
-    """The same with axes in the order and direction of LPS: intensities of the image are permuted and mirrored."""
-    space = len(data.codes)
-    order = sorted(range(space), key=lambda axis: _WORLD[data.codes[axis]])
-    kspace = data.kspace.transpose(0, *(axis + 1 for axis in order))
-    mask = data.mask.transpose(order)
-    maps = (
-        None if data.sensitivities is None else data.sensitivities.transpose(0, *(axis + 1 for axis in order))
-    )
-    codes = "".join(data.codes[axis] for axis in order)
-    for axis, code in enumerate(codes):
-        if code in "RAI":
-            kspace, mask = _mirrored(kspace, axis - space, True), _mirrored(mask, axis - space, False)
-            maps = None if maps is None else np.flip(maps, axis - space)
-    turned = "".join({"R": "L", "A": "P", "I": "S"}.get(code, code) for code in codes)
-    kept = None if maps is None else np.ascontiguousarray(maps)
-    return replace(
-        data,
-        kspace=np.ascontiguousarray(kspace),
-        mask=np.ascontiguousarray(mask),
-        sensitivities=kept,
-        codes=turned,
-    )
-
-
 def _checked(kspace: np.ndarray, maps: np.ndarray | None, codes: str, path: Path) -> KSpaceData:
     if not np.isfinite(kspace).all():
         raise InputError(
@@ -158,15 +132,6 @@ def _phase(length: int, shift: int, axis: int, ndim: int) -> np.ndarray:
     """exp(-2 pi i k shift/n) along an axis, zero frequency in the middle."""
     k = np.arange(length) - length // 2
     return np.exp(-2j * np.pi * k * shift / length).reshape([length if i == axis else 1 for i in range(ndim)])
-
-
-def _mirrored(array: np.ndarray, axis: int, phases: bool) -> np.ndarray:
-    length = array.shape[axis]
-    k = np.arange(length) - length // 2
-    turned = np.take(array, (-k + length // 2) % length, axis)
-    if phases:
-        turned = turned * _phase(length, length - 1, axis % array.ndim, array.ndim)
-    return turned.astype(array.dtype)
 
 
 def _of_slice(maps: np.ndarray | None, index: int, stack: bool) -> np.ndarray | None:

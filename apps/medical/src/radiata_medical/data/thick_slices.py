@@ -77,7 +77,7 @@ class ThickSlices(Degradation):
                 f"{' '.join(f'{e:g}' for e in wanted)}. Ask for a smaller --spacing, or add --simulate."
             )
         edges = [n * edge / m for n, edge, m in zip(frame.shape, frame.spacing, shape, strict=True)]
-        return Frame(tuple(shape), tuple(edges), frame.codes)
+        return replace(frame, shape=tuple(shape), spacing=tuple(edges))
 
     def coarse_shape(self, frame: Frame) -> tuple[int, ...]:
         """Voxels of a simulated measurement along each axis of the image's frame.

@@ -1,0 +1,288 @@
+"""One case of `restore`: solve its task, look at the result with suspicion, write files that overlay on the scan.
+
+    head_restored     the image, on the scan's grid (`sr`: on a finer one with the same outer faces)
+    head_sd           expected standard deviation of its error, from draws
+    head_residual     y - A x on the scan's grid where the measurement is an image, else A'(y - A x)/|A|^2
+    head_invented     |x - A^+ A x|: what the measurement does not determine, and the prior made up
+    head_measured     A^+ y: what the measurement alone shows
+    head_field        the bias field
+    head_draw-1 ...   draws of the posterior
+
+Three doubts are looked at and written into the card: noise or voxels outside what models were trained on, a scan unlike
+those of training, a measurement that the result does not explain.
+"""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from radiata_core.masking import Masking
+from radiata_core.pointwise import Multiplication
+from radiata_core.provenance import peak_memory_mib
+from radiata_core.restoration import Mode, Restoration, restore
+from radiata_imaging.volume import Volume
+from radiata_medical.data.scans import Case, output_path
+from radiata_medical.experiment.outputs import Facts, write_image
+from radiata_medical.experiment.restoring_problems import Problem, Task
+from radiata_medical.model.restorer import Restorer, unlikeness
+
+__all__ = ["Saved", "Settings", "Solved", "solve", "write_case"]
+
+Saved = Literal["residual", "invented", "measured", "draws", "field"]
+
+_SPACING = (0.6, 1.6)
+_NOISE = 0.3
+_UNLIKE = 3.0
+_UNEXPLAINED = 2.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a task is solved.
+
+    Attributes:
+        mode: Of `radiata_core.restoration.restore`.
+        draws: In mode sample.
+        evaluations: Steps of a sampler; None: its own.
+        batch_size: Slices or draws at once.
+        tile: Voxels an axis of a block; 0: the whole.
+        halo: Overlap of blocks.
+        keep_measured: Voxels around a hole stay as they are.
+        seed: Of draws.
+        save: What else is written.
+    """
+
+    mode: Mode = "mean"
+    draws: int = 8
+    evaluations: int | None = None
+    batch_size: int = 1
+    tile: int = 64
+    halo: int = 16
+    keep_measured: bool = True
+    seed: int = 0
+    save: tuple[Saved, ...] = ("residual",)
+
+
+@dataclass(frozen=True, eq=False)
+class Solved:
+    """What was found, in units of the prior, on the grid of the result unless said.
+
+    Attributes:
+        image: (x, y, z).
+        maps: Word -> further images: sd, residual (maybe on the scan's grid), invented, measured, draw-1, ...
+        misfit: Root mean square of y - A x over the noise, of all rows.
+        evaluations: Of the network, a slice or volume.
+        method: What was done.
+        warnings: What to doubt.
+    """
+
+    image: np.ndarray
+    maps: dict[str, np.ndarray]
+    misfit: float
+    evaluations: int
+    method: str
+    warnings: tuple[str, ...] = field(default=())
+
+
+@torch.no_grad()
+def solve(task: Task, restorer: Restorer, settings: Settings) -> Solved:
+    """The image behind a task's measurements.
+
+    Raises:
+        InputError: what models, operators and samplers refuse.
+    """
+    warnings = list(_doubts_before(task))
+    models = restorer.on_axes(
+        task.frame.codes, settings.tile if restorer.dims == 3 else 0, settings.halo, warnings.append
+    )
+    found: list[Restoration] = []
+    row = 0
+    for problem in task.problems:
+        seeds = [settings.seed + place for place in range(row, row + len(problem.y))]
+        row += len(problem.y)
+        found.append(
+            restore(
+                models, problem.operator, problem.y, problem.noise_sd, settings.mode,
+                evaluations=settings.evaluations, draws=settings.draws, keep_draws="draws" in settings.save,
+                seeds=seeds, batch_size=settings.batch_size,
+            )
+        )  # fmt: skip
+    images = [_kept(p, r.x, settings.keep_measured) for p, r in zip(task.problems, found, strict=True)]
+    misfit = float(torch.cat([one.misfit for one in found]).square().mean().sqrt())
+    image = task.volume(images)
+    warnings += _doubts_after(task, restorer, image, misfit)
+    return Solved(
+        np.maximum(image, 0) if _is_magnitude(task) else image,
+        _maps(task, found, images, settings),
+        misfit,
+        found[0].evaluations,
+        found[0].method,
+        tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _maps(
+    task: Task, found: list[Restoration], images: list[Tensor], settings: Settings
+) -> dict[str, np.ndarray]:
+    maps = {}
+    if settings.mode == "sample":
+        deviations = [one.sd for one in found if one.sd is not None]
+        maps["sd"] = task.volume(
+            [_sure(p, sd, settings) for p, sd in zip(task.problems, deviations, strict=True)]
+        )
+    if "residual" in settings.save:
+        maps["residual"] = task.volume(
+            [_residual(task, p, r.x) for p, r in zip(task.problems, found, strict=True)]
+        )
+    if "invented" in settings.save:
+        maps["invented"] = task.volume(
+            [
+                (x - p.operator.pseudo_inverse(p.operator(x))).abs()
+                for p, x in zip(task.problems, images, strict=True)
+            ]
+        )
+    if "measured" in settings.save:
+        maps["measured"] = task.volume([p.operator.pseudo_inverse(p.y) for p in task.problems])
+    fields = [p.operator.field for p in task.problems if isinstance(p.operator, Multiplication)]
+    if "field" in settings.save and fields and fields[0].ndim:
+        shared = [
+            field[None, None].expand(len(p.y), 1, *field.shape)
+            for p, field in zip(task.problems, fields, strict=True)
+        ]
+        maps["field"] = task.volume(shared)
+    if "draws" in settings.save and settings.mode == "sample":
+        for k in range(settings.draws):
+            maps[f"draw-{k + 1}"] = task.volume([one.draws[k] for one in found if one.draws is not None])
+    return maps
+
+
+def _kept(problem: Problem, x: Tensor, keep: bool) -> Tensor:
+    """The image with what was measured around a hole as it was."""
+    if not (keep and isinstance(problem.operator, Masking)):
+        return x
+    return torch.where(problem.operator.mask, problem.operator.adjoint(problem.y), x)
+
+
+def _sure(problem: Problem, sd: Tensor, settings: Settings) -> Tensor:
+    """The deviation of kept voxels is that of their noise."""
+    if not (settings.keep_measured and isinstance(problem.operator, Masking)):
+        return sd
+    return torch.where(problem.operator.mask, torch.full_like(sd, problem.noise_sd), sd)
+
+
+def _residual(task: Task, problem: Problem, x: Tensor) -> Tensor:
+    left = problem.y - problem.operator(x)
+    return (
+        left
+        if task.measured_as_image
+        else problem.operator.adjoint(left) / max(problem.operator.norm, 1e-12) ** 2
+    )
+
+
+def _is_magnitude(task: Task) -> bool:
+    return task.scan is None or float(task.scan.array.min()) >= 0
+
+
+def _doubts_before(task: Task) -> list[str]:
+    doubts = []
+    edges = task.frame.spacing
+    if task.scan is not None and not all(_SPACING[0] <= edge <= _SPACING[1] for edge in edges):
+        sizes = " x ".join(f"{edge:.3g}" for edge in edges)
+        doubts.append(f"voxels of {sizes} mm: models know voxels near 1 mm (--task sr makes finer ones)")
+    if task.noise_sd > _NOISE and task.measured_as_image:
+        doubts.append(
+            f"noise of {100 * task.noise_sd:.0f} % of white: models know up to {100 * _NOISE:.0f} %"
+        )
+    return doubts
+
+
+def _doubts_after(task: Task, restorer: Restorer, image: np.ndarray, misfit: float) -> list[str]:
+    doubts = []
+    if misfit > _UNEXPLAINED:
+        doubts.append(
+            f"the result leaves {misfit:.1f} times the noise of the measurement unexplained: is --noise too small?"
+        )
+    shown = task.truth
+    if shown is None and task.scan is not None and task.scan.shape == image.shape:
+        shown = task.scan.array / task.scale.white
+    looked_at = image if shown is None else shown
+    if task.across is None:
+        rows = torch.from_numpy(np.ascontiguousarray(looked_at, dtype=np.float32))[None, None]
+    else:
+        stack = np.moveaxis(looked_at, task.across, 0)
+        rows = torch.from_numpy(np.ascontiguousarray(stack[len(stack) // 2], dtype=np.float32))[None, None]
+    floor = task.noise_sd if shown is not None and task.truth is None else 0.0
+    ratio = unlikeness(restorer, rows, task.frame.codes, floor)
+    if ratio is not None and ratio > _UNLIKE:
+        doubts.append(
+            f"the scan is unlike those of training: the prior errs {ratio:.1f} times as much (mean square)"
+        )
+    return doubts
+
+
+def write_case(out: Path, case: Case, task: Task, solved: Solved, facts: Facts, began: float) -> Path:
+    """Write the files of a case, the restored image last, and return where that is.
+
+    Args:
+        out: Folder.
+        case: Whose.
+        task: What was solved.
+        solved: What was found.
+        facts: Command, sources, models, options.
+        began: `time.monotonic()` at the start.
+    """
+    grid = Volume(np.zeros(task.grid.shape, np.float32), task.grid.affine)
+    own = task.scan if task.scan is not None and task.measured_as_image else grid
+    figures = {
+        "Method": solved.method,
+        "Evaluations": solved.evaluations,
+        "DataConsistency": round(solved.misfit, 4),
+        "NoiseSD": task.noise_sd * task.scale.white,
+        "NoisePercent": round(100 * task.noise_sd, 3),
+        "White": task.scale.white,
+        "Warnings": list(solved.warnings),
+        **_scores(task, solved),
+        "Seconds": round(time.monotonic() - began, 2),
+        "PeakMemoryMiB": peak_memory_mib(),
+    }
+    told = replace(facts, figures={**facts.figures, **figures})
+    for word, values in solved.maps.items():
+        place = own if word == "residual" and values.shape == own.shape else grid
+        share = values if word == "field" else task.scale.to_file(values)
+        generated = word not in ("measured", "field", "residual")
+        write_image(
+            output_path(out, case, word),
+            share,
+            place,
+            replace(told, what=_WHAT.get(word, word), generated=generated),
+        )
+    return write_image(output_path(out, case, "restored"), task.scale.to_file(solved.image), grid, told)
+
+
+_WHAT = {
+    "sd": "standard deviation of a restored image",
+    "residual": "residual of a measurement",
+    "invented": "part the prior made up",
+    "measured": "least-squares image",
+    "field": "bias field",
+}
+
+
+def _scores(task: Task, solved: Solved) -> dict[str, Any]:
+    """In simulations: peak signal-to-noise ratios, the peak being white."""
+    if task.truth is None:
+        return {}
+    scores = {"PSNR": _psnr(solved.image, task.truth)}
+    if "measured" in solved.maps:
+        scores["PSNRMeasured"] = _psnr(solved.maps["measured"], task.truth)
+    return scores
+
+
+def _psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    error = float(np.mean((image.astype(np.float64) - truth) ** 2))
+    return round(-10 * np.log10(max(error, 1e-12)), 3)
