@@ -238,5 +238,6 @@ class Segment:
                 "look at it before its volumes are used",
                 file=sys.stderr,
             )
-        print(f"{case.name}: quality {quality:.2f}, intracranial {found.segmentation.intracranial_ml:.0f} ml")
+        size = found.segmentation.intracranial_ml
+        print(f"{case.name}: quality {quality:.2f}" + (f", intracranial {size:.0f} ml" if size else ""))
         return quality

@@ -108,9 +108,10 @@ def _cut(scan: Volume, codes: np.ndarray, slices: int) -> list[tuple[np.ndarray,
     )
     marked = np.rint(turned.array).astype(np.int32)
     labelled = np.flatnonzero(marked.any((0, 1)))
+    count = min(slices, len(labelled))
     chosen = labelled[
-        np.unique(np.linspace(0, len(labelled) - 1, min(slices, len(labelled))).round().astype(int))
-    ]
+        ((np.arange(count) + 0.5) * len(labelled) / max(count, 1)).astype(int)
+    ]  # not the outermost ones
     return [(work.image[:, :, k].numpy(), marked[:, :, k]) for k in chosen] if len(labelled) else []
 
 
