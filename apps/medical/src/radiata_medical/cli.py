@@ -4,11 +4,13 @@ import sys
 from collections.abc import Sequence
 
 from radiata_core import commands
+from radiata_medical.experiment.anomaly import Anomaly
 from radiata_medical.experiment.evaluate import Evaluate
 from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.report import Report
 from radiata_medical.experiment.restore import Restore
 from radiata_medical.experiment.train import Train
+from radiata_medical.experiment.translate import Translate
 
 __all__ = ["VERBS", "main", "run"]
 
@@ -20,6 +22,8 @@ VERBS: dict[str, type] = {
     "prepare": Prepare,
     "train": Train,
     "restore": Restore,
+    "translate": Translate,
+    "anomaly": Anomaly,
     "evaluate": Evaluate,
     "report": Report,
 }

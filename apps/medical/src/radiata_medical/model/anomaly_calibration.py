@@ -8,7 +8,7 @@ the pseudo-healthy image and the size of its gradient:
 
 A lesion is larger than a voxel, healthy errors mostly are not: `smooth` is z averaged over a Gaussian window within the
 mask, in healthy standard deviations. To add scores of different kinds, each becomes the normal score of its healthy
-quantile, Phi^-1(F(score)), and `combined` is their mean. Thresholds are healthy quantiles: the share of healthy voxels above.
+quantile, Phi^-1(F(score)), and `combined` is their mean. Thresholds are healthy quantiles: the share of voxels above them.
 
 Without healthy scans, a scan is its own reference (`robust`): medians and median absolute deviations, and quantiles up to
 90 % only, continued straight in normal scores, since the tail may be the lesion.

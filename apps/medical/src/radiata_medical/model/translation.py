@@ -134,16 +134,15 @@ def curve_image(
         InputError: fewer than two of the brain's tissues have both means.
     """
     out = torch.empty_like(image)
-    start = painted(tissues, wanted, blur)
-    own = painted(tissues, means, blur)
+    inside = torch.isin(tissues, torch.tensor(list(brain), device=tissues.device))
     for row in range(len(image)):
-        x, m, w, labels = image[row, 0], means[row], wanted[row], tissues[row]
-        knots, values = _knots(m[list(brain)], w[list(brain)])
-        change = _curve(x, knots, values) - _curve(own[row, 0], knots, values)
-        factor = torch.where(m > 0.02, w / m, 0.0).nan_to_num().clamp(0, _STEEPEST)
-        scaled = (x - own[row, 0]) * factor[labels]
-        inside = torch.isin(labels, torch.tensor(list(brain), device=labels.device))
-        out[row, 0] = start[row, 0] + torch.where(inside, change, scaled)
+        x, labels = image[row, 0], tissues[row]
+        knots, values = _knots(means[row, list(brain)], wanted[row, list(brain)])
+        m, w = _filled(x, labels, means[row], wanted[row], brain, knots, values)
+        start, own = (painted(labels[None], part[None], blur)[0, 0] for part in (w, m))
+        change = _curve(x, knots, values) - _curve(own, knots, values)
+        factor = torch.where(m > 0.02, w / m, 0.0).clamp(0, _STEEPEST)
+        out[row, 0] = start + torch.where(inside[row], change, (x - own) * factor[labels])
     return out.clamp_min(0.0)
 
 
@@ -229,6 +228,25 @@ def _knots(means: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
         torch.zeros_like(size).index_add(0, group, m) / size,
         torch.zeros_like(size).index_add(0, group, w) / size,
     )
+
+
+def _filled(
+    x: Tensor,
+    labels: Tensor,
+    means: Tensor,
+    wanted: Tensor,
+    brain: Sequence[int],
+    knots: Tensor,
+    values: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Means of all tissues: of the voxels there are, and where no mean is wanted, what the curve (outside: nothing) does."""
+    m = means.clone()
+    for k in torch.nonzero(m.isnan())[:, 0].tolist():
+        part = x[labels == k]
+        m[k] = part.mean() if len(part) else 0.0
+    changed = m.clone()
+    changed[list(brain)] = _curve(m[list(brain)], knots, values)
+    return m, torch.where(wanted.isnan(), changed, wanted)
 
 
 def _curve(x: Tensor, knots: Tensor, values: Tensor, flat: bool = False) -> Tensor:
