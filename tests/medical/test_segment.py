@@ -212,9 +212,9 @@ def test_networks_from_files_are_an_ensemble_and_have_the_structures(tmp_path: P
     one = tiny_network(tmp_path / "one.safetensors")
     two = tiny_network(tmp_path / "two.safetensors", seed=1)
     call = (tmp_path / "a.nii.gz", "--window", 64, "--model")
-    assert run(*call, one, two, "--out", tmp_path / "both", "--tta", 2) == 0
+    assert run(*call, one, two, "--out", tmp_path / "both") == 0
     card = json.loads((tmp_path / "both/a_dseg.json").read_text(encoding="utf-8"))
-    assert len(card["Models"]) == 2 and card["Evaluations"] % 4 == 0
+    assert len(card["Models"]) == 2 and card["Evaluations"] % 2 == 0
     assert set(card["VolumesMl"]) == set(structures().labelling.names[1:])
     columns = rows(tmp_path / "both/volumes.csv")[0]
     assert (
@@ -277,12 +277,13 @@ def labelled(folder: Path, name: str, shift: float = 0.0) -> np.ndarray:
     return 5 * codes
 
 
+@pytest.mark.slow
 def test_a_head_from_labelled_scans_segments_another_scan(prior: Path, tmp_path: Path) -> None:
     labelled(tmp_path, "a")
     labelled(tmp_path, "b")
     head = train_head(
         tmp_path / "images", tmp_path / "labels", tmp_path / "head.safetensors",
-        prior=str(prior), slices=2, minutes=None, steps=25, members=2,
+        prior=str(prior), slices=3, minutes=None, steps=40, members=2, hidden=12,
     )  # fmt: skip
     truth, _ = write_scan(tmp_path / "c.nii.gz", "a", shift=2.0)
     call = ("--method", "features", "--model", head, "--entropy")

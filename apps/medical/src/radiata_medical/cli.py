@@ -9,6 +9,7 @@ from radiata_medical.experiment.evaluate import Evaluate
 from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.report import Report
 from radiata_medical.experiment.restore import Restore
+from radiata_medical.experiment.segment import Segment
 from radiata_medical.experiment.train import Train
 from radiata_medical.experiment.translate import Translate
 
@@ -24,6 +25,7 @@ VERBS: dict[str, type] = {
     "restore": Restore,
     "translate": Translate,
     "anomaly": Anomaly,
+    "segment": Segment,
     "evaluate": Evaluate,
     "report": Report,
 }

@@ -138,6 +138,7 @@ def train_head(
     steps: int | None = None,
     seed: int = 0,
     members: int = 5,
+    hidden: int = 32,
     report: Callable[[float, float], object] | None = None,
 ) -> Path:
     """Train heads on a prior's features from labelled scans and write `out` (.safetensors) with its card.
@@ -153,6 +154,7 @@ def train_head(
         steps: Optimiser steps; None for no limit. With steps alone the result repeats to the bit.
         seed: Of first weights, noise, motion and order.
         members: Heads of the ensemble.
+        hidden: Channels inside a head.
         report: Called with the share of the budget used and the loss.
 
     Raises:
@@ -164,7 +166,8 @@ def train_head(
     data = labelled_slices(images, labels, classes=classes, slices=slices)
     heads = fit_head(
         data.images, data.labels, under.denoiser, classes=len(data.table.colours), steps=steps,
-        seconds=None if minutes is None else 60 * minutes, seed=seed, members=members, report=report,
+        seconds=None if minutes is None else 60 * minutes, seed=seed, members=members,
+        hidden=hidden, report=report,
     )  # fmt: skip
     metadata: dict[str, Any] = {
         "task": "head",

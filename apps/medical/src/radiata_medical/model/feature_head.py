@@ -69,13 +69,12 @@ class _Head(nn.Module):
         self.out = nn.Conv2d(hidden, classes, 1)
 
     def forward(self, maps: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
-        together: Tensor | None = None
-        scale = 1 / math.sqrt(len(self.enter))
+        sums: dict[tuple[int, ...], Tensor] = {}  # of maps of one resolution: each is upsampled once
         for enter, values in zip(self.enter, maps, strict=True):
-            part = on_grid(enter(values), grid)
-            together = part if together is None else together + part
-        assert together is not None
-        h = F.silu(scale * together)
+            part, size = enter(values), tuple(values.shape[2:])
+            sums[size] = sums[size] + part if size in sums else part
+        together = torch.stack([on_grid(part, grid) for part in sums.values()]).sum(0)
+        h = F.silu(together / math.sqrt(len(self.enter)))
         h = h + self.conv1(h)
         h = h + self.conv2(F.silu(h))
         logits: Tensor = self.out(F.silu(h))
