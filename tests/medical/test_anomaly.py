@@ -13,6 +13,7 @@ from radiata_core.errors import InputError
 from radiata_imaging.nifti import read_volume, write_volume
 from radiata_imaging.orientation import reorient
 from radiata_imaging.volume import Volume
+from radiata_medical.data.structures import CODES, STRUCTURES
 from radiata_medical.experiment.anomaly import Anomaly
 from radiata_medical.model.prior import build_prior
 
@@ -20,7 +21,7 @@ from .small_head import small_scan
 
 AFFINE = np.array([[-1.0, 0.1, 0, 20], [-0.1, -1.0, 0, 30], [0, 0, 1.2, -20], [0, 0, 0, 1]])
 LESION = (slice(16, 22), slice(26, 32), slice(8, 13))
-"""In the white matter where the first index is small: the right of the head."""
+"""Where the first index is small: in the right of the head."""
 
 
 def write_head(folder: Path, name: str, seed: int, lesion: float = 0.0, axcodes: str = "LPS") -> Path:
@@ -79,7 +80,8 @@ def test_a_lesion_is_marked_where_it_is(tmp_path: Path, cohort: Path, prior: str
     with (tmp_path / "out" / "p_clusters.csv").open() as stream:
         first = next(csv.DictReader(stream))
     assert first["side"] == "right"
-    assert "white matter" in first["structure"]
+    codes = read_volume(tmp_path / "in-labels" / "p_dseg.nii.gz").array[found].astype(int)
+    assert first["structure"] == STRUCTURES[CODES.index(int(np.bincount(codes).argmax()))].name
     centre = AFFINE[:3, :3] @ [18.5, 28.5, 10] + AFFINE[:3, 3]
     assert [float(first[f"{a}_mm"]) for a in "xyz"] == pytest.approx(centre.tolist(), abs=2.0)
     assert float(first["size_ml"]) == pytest.approx(0.6 * truth.sum() * 1.2 / 1000, rel=0.5)
