@@ -171,6 +171,30 @@ def test_unsure_where_it_is_wrong(tmp_path: Path) -> None:
     assert sum(found["reliability"]["count"]) == 2 * kept.sum()
 
 
+def test_probabilities_of_single_structures(tmp_path: Path) -> None:
+    """Each voxel's confidence is the probability of the label it got; what is background has what the others leave."""
+    save(tmp_path / "ref" / "p_dseg.nii.gz", codes(), "int16")
+    save(tmp_path / "out" / "p_dseg.nii.gz", codes(1), "int16")
+    for code, name, p in ((2, "LeftCerebralWhiteMatter", 0.7), (41, "RightCerebralWhiteMatter", 0.2)):
+        save(tmp_path / "out" / f"p_label-{name}_probseg.nii.gz", np.full(SHAPE, p))
+        assert (codes(1) == code).any()
+    Evaluate(tmp_path / "out", tmp_path / "ref", tmp_path / "e").run()
+    found = read(tmp_path / "e")["reliability"]
+    kept = (codes() > 0) | (codes(1) > 0)
+    bins = dict(
+        zip(
+            [round(c, 3) for c in found["confidence"] if c is not None],
+            filter(None, found["count"]),
+            strict=True,
+        )
+    )
+    assert bins == {
+        0.1: (kept & (codes(1) == 0)).sum(),
+        0.2: (codes(1) == 41).sum(),
+        0.7: (codes(1) == 2).sum(),
+    }
+
+
 def test_area_under_the_curve_is_sklearns(rng: np.random.Generator) -> None:
     from sklearn.metrics import roc_auc_score
 

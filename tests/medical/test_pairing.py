@@ -27,6 +27,15 @@ def test_what_a_name_says(name: str, key: str, word: str, contrast: str, person:
     assert (found.key, found.word, found.contrast, found.person) == (key, word, contrast, person)
 
 
+def test_probabilities_of_structures_belong_to_their_scan() -> None:
+    for name in (
+        "sub-01_desc-T1w_label-LeftThalamus_probseg.nii.gz",
+        "sub-01_label-LeftThalamus_probseg.nii.gz",
+    ):
+        found = name_of(Path(name))
+        assert (found.key, found.word, found.label) == ("sub-01", "probseg", "LeftThalamus")
+
+
 def files(folder: Path, *names: str) -> tuple[Named, ...]:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

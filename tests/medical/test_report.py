@@ -59,6 +59,18 @@ def test_a_page_of_restored_scans(tmp_path: Path, capsys: pytest.CaptureFixture[
         Report(folder / "out").run()
 
 
+def test_a_simulation_shows_the_truth(tmp_path: Path) -> None:
+    """The scan of a simulation is the truth: measured, truth, restored and its error."""
+    folder = restored(tmp_path, ("a",))
+    told = facts(Method="unrolled", PSNR=31.2, PSNRMeasured=25.0)
+    array = read_volume(folder / "scans" / "a.nii.gz").array
+    write_image(folder / "out" / "a_restored.nii.gz", array + 5, SCAN, told)
+    write_image(folder / "out" / "a_measured.nii.gz", array * 0.5, SCAN, facts("measured"))
+    Report(folder / "out", scans=folder / "scans").run()
+    text = (folder / "out" / "report.html").read_text()
+    assert "the error is result minus truth" in text and "31.2" in text
+
+
 def test_without_the_scans_it_says_so(tmp_path: Path) -> None:
     folder = restored(tmp_path)
     Report(folder / "out", out=tmp_path / "page.html", limit=1, viewers=0).run()

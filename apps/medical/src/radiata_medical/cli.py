@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from radiata_core import commands
 from radiata_medical.experiment.anomaly import Anomaly
+from radiata_medical.experiment.demo import Demo
 from radiata_medical.experiment.evaluate import Evaluate
 from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.report import Report
@@ -28,6 +29,7 @@ VERBS: dict[str, type] = {
     "segment": Segment,
     "evaluate": Evaluate,
     "report": Report,
+    "demo": Demo,
 }
 
 

@@ -11,7 +11,7 @@ contrast too where one key has several.
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radiata_core.errors import InputError
@@ -43,6 +43,7 @@ class Named:
         word: What was made of it, one of the words; empty for the scan.
         contrast: BIDS suffix of the scan; empty where the name says none.
         person: The `sub-` label, else the key.
+        label: Which structure a map of probabilities is of (`label-LeftThalamus`); empty for others.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Named:
     word: str = ""
     contrast: str = ""
     person: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,15 @@ def name_of(path: Path, root: Path | None = None) -> Named:
         key = "_".join(f"{name}-{value}" for name, value in entities.items() if name not in _NOT_WHOSE)
         said = entities.get("desc", "")
         if suffix in LABEL_WORDS or suffix in _OTHER_WORDS:
-            return Named(path, key, suffix, said if said in CONTRASTS else "", entities["sub"])
+            contrast = said if said in CONTRASTS else ""
+            return Named(path, key, suffix, contrast, entities["sub"], entities.get("label", ""))
         return Named(path, key, said, suffix, entities["sub"])
     head, _, last = stem.rpartition("_")
     key, word = (head, last.lower()) if head and last.lower() in _WORDS else (stem, "")
+    key, _, label = key.partition("_label-") if word == "probseg" else (key, "", "")
     inside = path.parent.relative_to(root).as_posix() if root else ""
     subject = re.search(r"(?:^|/)sub-([a-zA-Z0-9]+)", f"{inside}/{key}")
-    return Named(path, key, word, "", subject.group(1) if subject else key)
+    return Named(path, key, word, "", subject.group(1) if subject else key, label)
 
 
 def _stem(path: Path) -> str:
@@ -103,19 +107,13 @@ def named_files(source: Path, what: str) -> tuple[Named, ...]:
     found = [name_of(path, source) for path in paths if not path.name.startswith(".")]
     if not found:  # DICOM folders, or one line that says there is nothing
         found = [Named(case.path, case.name, person=case.name) for case in find_cases(source)]
-    again: dict[tuple[str, str, str], int] = defaultdict(int)
+    again: dict[tuple[str, ...], int] = defaultdict(int)
     for one in found:
-        again[one.key, one.word, one.contrast] += 1
+        again[one.key, one.word, one.contrast, one.label] += 1
     return tuple(
         one
-        if again[one.key, one.word, one.contrast] == 1
-        else Named(
-            one.path,
-            f"{one.path.parent.relative_to(source).as_posix()}/{one.key}",
-            one.word,
-            one.contrast,
-            one.person,
-        )
+        if again[one.key, one.word, one.contrast, one.label] == 1
+        else replace(one, key=f"{one.path.parent.relative_to(source).as_posix()}/{one.key}")
         for one in found
     )
 

@@ -1,20 +1,22 @@
 """Scores of segmentations, by structure, by tissue and on average; and whether what was unsure was wrong.
 
-Beside a label map may lie an entropy and probabilities of the winning label (`_entropy`, `_probseg`). Over the voxels that
-are labelled in either map:
+Beside a label map may lie an entropy (`_entropy`) and probabilities (`_probseg`, of the winning label or of each structure).
+Over the voxels that are labelled in either map:
 
     error_auc    area under the ROC curve of the entropy as a detector of wrong voxels; 0.5 is chance
     ece          expected calibration error of the probabilities
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from radiata_core.errors import InputError
-from radiata_imaging.calibration import reliability
+from radiata_imaging.calibration import Reliability, reliability
 from radiata_imaging.nifti import read_volume
 from radiata_imaging.segmentation_scores import StructureScores, score_labels
 from radiata_imaging.volume import Volume
@@ -73,24 +75,51 @@ class LabelScorer:
 
     def _unsure(
         self, pair: Pair, predicted: np.ndarray, reference: np.ndarray, like: Volume
-    ) -> tuple[dict[str, float], Any]:
+    ) -> tuple[dict[str, float], Reliability | None]:
         kept = (predicted > 0) | (reference > 0)
         right = predicted[kept] == reference[kept]
         found: dict[str, float] = {}
-        bins = None
-        for word in ("entropy", "probseg"):
-            path = sibling(pair.result, self.files, word)
-            if path is None:
-                continue
-            map_ = read_volume(path, assume_axcodes=self.task.assume_axcodes, allow_constant=True, min_axis=1)
-            same_grid(like, map_, ("the reference", f"the map {path.name}"))
-            values = map_.array[kept]
-            if word == "entropy":
-                found["error_auc"] = error_auc(values, ~right)
-            else:
-                bins = reliability(values, right, self.task.bins)
-                found["ece"] = bins.ece
-        return found, bins
+        entropy = sibling(pair.result, self.files, "entropy")
+        if entropy is not None:
+            found["error_auc"] = error_auc(self._map(entropy, like)[kept], ~right)
+        confidence = self._confidence(pair, predicted, like)
+        if confidence is None:
+            return found, None
+        known = ~np.isnan(confidence[kept])
+        bins = reliability(confidence[kept][known], right[known], self.task.bins)
+        return found | {"ece": bins.ece}, bins
+
+    def _map(self, path: Path, like: Volume) -> np.ndarray:
+        found = read_volume(path, assume_axcodes=self.task.assume_axcodes, allow_constant=True, min_axis=1)
+        same_grid(like, found, ("the reference", f"the map {path.name}"))
+        return found.array
+
+    def _confidence(self, pair: Pair, predicted: np.ndarray, like: Volume) -> np.ndarray | None:
+        """Probability of the label each voxel got, NaN where it is not told; None without probabilities.
+
+        One file is that of the winners; files of structures (`label-LeftThalamus_probseg`) are each its own, and background
+        is what they leave of 1.
+        """
+        maps = [one for one in self.files if one.key == pair.result.key and one.word == "probseg"]
+        if not maps:
+            return None
+        if not maps[0].label:
+            return self._map(maps[0].path, like)
+        codes = {label_word(name): group for name, group in self.book.structures.items()}
+        confidence = np.full(predicted.shape, np.nan, np.float32)
+        rest = np.ones(predicted.shape, np.float32)
+        for one in maps:
+            p = self._map(one.path, like)
+            rest -= p
+            here = np.isin(predicted, codes.get(one.label, ()))
+            confidence[here] = p[here]
+        confidence[predicted == 0] = np.clip(rest, 0, 1)[predicted == 0]
+        return np.clip(confidence, 0, 1)
+
+
+def label_word(name: str) -> str:
+    """How the name of a structure is written in the name of a file: `LeftCerebralCortex`."""
+    return re.sub(r"[^a-zA-Z0-9]", "", name.title())
 
 
 def _mean(scores: Sequence[StructureScores]) -> dict[str, float]:

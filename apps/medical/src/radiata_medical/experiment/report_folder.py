@@ -34,9 +34,8 @@ class Folder:
     def scan_of(self, result: Named) -> Named | None:
         """The scan a result was made from; None if it is not known."""
         found = [one for one in self.scans if one.key == result.key]
+        found = found or [one for one in self.scans if result.key.startswith(f"{one.key}-")]
         same = [one for one in found if not result.contrast or one.contrast in ("", result.contrast)]
-        if not found and len(self.scans) == 1:
-            same = list(self.scans)
         return same[0] if len(same) == 1 else None
 
 

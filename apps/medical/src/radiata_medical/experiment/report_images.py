@@ -1,7 +1,9 @@
 """Sections of restored, translated or healthy images: before, after and their difference, and what to doubt."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +16,10 @@ from radiata_imaging.volume import Volume, times
 from radiata_medical.data.pairing import IMAGE_WORDS, Named, sibling
 from radiata_medical.experiment.report_folder import Folder, card_of
 
-__all__ = ["image_sections", "picture"]
+if TYPE_CHECKING:
+    from radiata_imaging.plots import NumberedFigure
+
+__all__ = ["image_sections"]
 
 _FIGURES = {
     "Method": "method", "Evaluations": "evaluations", "DataConsistency": "misfit / noise",
@@ -52,66 +57,86 @@ def _warnings(cards: Mapping[Any, Mapping[str, Any]]) -> list[Text]:
     return [Text(f"{name}: {text}", warning=True) for name, text in found]
 
 
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What there is to show of a case.
+
+    Attributes:
+        restored: The result.
+        before: What was measured, as an image, or the scan it was made from; None if neither is known.
+        what: Which of the two.
+        truth: The scan that a simulation measured; None otherwise.
+        sd: Standard deviation of the expected error; None without draws.
+    """
+
+    restored: Volume
+    before: Volume | None
+    what: str
+    truth: Volume | None
+    sd: Volume | None
+
+
 def _case(folder: Folder, one: Named, card: Mapping[str, Any], *, viewer: bool) -> list[Any]:
-    restored = read_volume(one.path, allow_constant=True, min_axis=1)
-    before, what = _before(folder, one)
-    sd_path = sibling(one, folder.files, "sd")
-    sd = read_volume(sd_path, allow_constant=True, min_axis=1) if sd_path else None
-    figure = picture(before, restored, sd, folder, one, what)
-    blocks: list[Any] = [Image(figure, _caption(before, restored, sd, what, card))]
-    if before is None:
+    shown = _shown(folder, one, simulated="PSNR" in card)
+    blocks: list[Any] = [Image(_picture(shown, folder, one), _caption(shown, card))]
+    if shown.before is None and shown.truth is None:
         blocks.append(Text("The scan itself was not found: give --scans for before and after."))
-    if viewer and min(restored.shape) > 3:
-        volumes = {"restored": restored}
-        if before is not None:
-            volumes = {what: before, **volumes}
-        if sd is not None:
-            volumes["standard deviation"] = sd
-        low, high = np.percentile(restored.array, [0.1, 99.9])
-        blocks.append(
-            Viewer(volumes, synthetic=True, limits=None if sd is not None else (float(low), float(high)))
-        )
+    if viewer and min(shown.restored.shape) > 3:
+        named = {shown.what: shown.before, "restored": shown.restored, "truth": shown.truth, "sd": shown.sd}
+        volumes = {name: volume for name, volume in named.items() if volume is not None}
+        low, high = np.percentile(shown.restored.array, [0.1, 99.9])
+        limits = None if shown.sd is not None else (float(low), float(high))
+        blocks.append(Viewer(volumes, synthetic=True, limits=limits))
     return blocks
 
 
-def _before(folder: Folder, one: Named) -> tuple[Volume | None, str]:
-    """What was measured, as an image; else the scan."""
-    measured = sibling(one, folder.files, "measured")
-    if measured is not None:
-        return read_volume(measured, allow_constant=True, min_axis=1), "measured"
+def _shown(folder: Folder, one: Named, *, simulated: bool) -> _Shown:
+    def read(path: Path | None) -> Volume | None:
+        return None if path is None else read_volume(path, allow_constant=True, min_axis=1)
+
     scan = folder.scan_of(one)
-    if scan is None:
-        return None, "given"
-    return read_volume(scan.path, allow_constant=True, min_axis=1), "given"
+    known = read(scan.path if scan else None)
+    restored = read_volume(one.path, allow_constant=True, min_axis=1)
+    measured = read(sibling(one, folder.files, "measured"))
+    before = measured if measured is not None else None if simulated else known
+    truth = known if simulated else None
+    what = "given" if measured is None else "measured"
+    return _Shown(restored, before, what, truth, read(sibling(one, folder.files, "sd")))
 
 
-def picture(
-    before: Volume | None, after: Volume, sd: Volume | None, folder: Folder, one: Named, what: str = "given"
-) -> "NumberedFigure":
-    """Before, after and their difference on one scale each, and the standard deviation."""
-    panels = [Panel(one.word or "restored", after)]
-    if before is not None:
-        nearest = before
-        if before.shape != after.shape or not np.allclose(before.affine, after.affine, atol=1e-3):
-            nearest = resample(before, Grid(after.shape, after.affine), interpolation=Interpolation.NEAREST)
-        difference = Volume(after.array - nearest.array, after.affine)
-        panels = [Panel(what, before), *panels, Panel("difference", difference, "difference")]
-    if sd is not None:
-        panels.append(Panel("sd", sd, "spread"))
+def _picture(shown: _Shown, folder: Folder, one: Named) -> "NumberedFigure":
+    """Before, after, the truth where it is known, the difference to it (else to before), and the standard deviation."""
+    after = shown.restored
+    panels = [] if shown.before is None else [Panel(shown.what, shown.before)]
+    if shown.truth is not None:
+        panels.append(Panel("truth", shown.truth))
+    panels.append(Panel(one.word or "restored", after))  # its grid is that of the figure
+    other = shown.truth if shown.truth is not None else shown.before
+    if other is not None:
+        grid = Grid(after.shape, after.affine)
+        same = other.shape == after.shape and np.allclose(other.affine, after.affine, atol=1e-3)
+        nearest = other if same else resample(other, grid, interpolation=Interpolation.NEAREST)
+        name = "error" if shown.truth is not None else "difference"
+        panels.append(Panel(name, Volume(after.array - nearest.array, after.affine), "difference"))
+    if shown.sd is not None:
+        panels.append(Panel("sd", shown.sd, "spread"))
     return before_after(
         panels, title=one.key, unit="intensity of the file", synthetic=True, convention=folder.convention
     )
 
 
-def _caption(
-    before: Volume | None, after: Volume, sd: Volume | None, what: str, card: Mapping[str, Any]
-) -> str:
+def _caption(shown: _Shown, card: Mapping[str, Any]) -> str:
+    after = shown.restored
     parts = [f"{times(after.shape)} voxels of {times(np.round(after.spacing, 3))} mm"]
-    if before is not None:
+    if shown.truth is not None:
         parts.append(
-            f"{what} and result on one grey scale; the difference is result minus {what}, symmetric about zero"
+            "simulated: the error is result minus truth, symmetric about zero; images on one grey scale"
         )
-    if sd is not None:
+    elif shown.before is not None:
+        parts.append(
+            f"{shown.what} and result on one grey scale; the difference is result minus {shown.what}, symmetric about zero"
+        )
+    if shown.sd is not None:
         parts.append("the standard deviation is that of the expected error, over draws")
     if card.get("Command"):
         parts.append(f"made by {card['Command']}")

@@ -70,7 +70,7 @@ def _volumes(task: "Report", record: Mapping[str, Any]) -> list[Section]:
 
     files = named_files(task.results, "results")
     convention = Convention.RADIOLOGICAL if task.radiological else Convention.NEUROLOGICAL
-    folder = Folder(files, _scans(task, record), task.limit, task.viewers, convention)
+    folder = Folder(files, _scans(task, record, files), task.limit, task.viewers, convention)
     sections = []
     if any(one.word in IMAGE_WORDS for one in files):
         sections += image_sections(folder)
@@ -79,7 +79,8 @@ def _volumes(task: "Report", record: Mapping[str, Any]) -> list[Section]:
     return sections
 
 
-def _scans(task: "Report", record: Mapping[str, Any]) -> tuple[Named, ...]:
+def _scans(task: "Report", record: Mapping[str, Any], files: tuple[Named, ...]) -> tuple[Named, ...]:
+    """Scans that were given, that the run read, or that lie among the results."""
     if task.scans is not None:
         return tuple(one for one in named_files(task.scans, "scans") if not one.word)
     options = record.get("options") or {}
@@ -88,7 +89,7 @@ def _scans(task: "Report", record: Mapping[str, Any]) -> tuple[Named, ...]:
         if isinstance(options, dict)
         else []
     )
-    for path in [task.results / "scan.nii.gz", *given]:
+    for path in given:
         if path.is_dir() or (path.is_file() and is_volume_path(path)):
             return tuple(one for one in named_files(path, "scans") if not one.word)
-    return ()
+    return tuple(one for one in files if not one.word)
