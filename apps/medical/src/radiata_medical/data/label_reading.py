@@ -4,6 +4,7 @@ An image has noise: neighbouring voxels that are not background are seldom equal
 tells an 8-bit scan from a segmentation, whatever numbers either uses.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class Codebook:
         freesurfer: Whether the codes are those of `data.structures`, so that aliases and parcellated cortex are known too.
     """
 
-    structures: dict[str, tuple[int, ...]]
-    groups: dict[str, tuple[int, ...]]
+    structures: Mapping[str, tuple[int, ...]]
+    groups: Mapping[str, tuple[int, ...]]
     freesurfer: bool = True
 
 

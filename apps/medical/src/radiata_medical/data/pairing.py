@@ -22,10 +22,11 @@ __all__ = ["IMAGE_WORDS", "LABEL_WORDS", "Named", "Pair", "name_of", "named_file
 
 IMAGE_WORDS = ("restored", "translated", "healthy", "pseudohealthy", "harmonised")
 """What a result may be that is an image of the same kind as a scan."""
-LABEL_WORDS = ("dseg", "seg", "aseg", "synthseg", "labels", "label", "segmentation")
+LABEL_WORDS = ("dseg", "seg", "aseg", "synthseg", "labels", "label", "segmentation", "clusters")
 """What a label map may be called."""
 _OTHER_WORDS = (
-    "sd", "residual", "invented", "measured", "field", "entropy", "probseg", "mask", "anomaly", "zmap", "lesions",
+    "sd", "residual", "invented", "measured", "field", "entropy", "disagreement", "probseg", "mask", "anomaly",
+    "zmap", "lesions",
     *(f"draw-{number}" for number in range(1, 1000)),
 )  # fmt: skip
 _WORDS = (*IMAGE_WORDS, *LABEL_WORDS, *_OTHER_WORDS)

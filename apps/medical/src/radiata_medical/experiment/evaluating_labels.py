@@ -59,7 +59,7 @@ class LabelScorer:
         axes = [axis for axis, n in enumerate(like.shape) if n > 1]
         flat = [np.squeeze(one) for one in (predicted, reference)]
         spacing = [like.spacing[axis] for axis in axes]
-        groups = self.book.structures | self.book.groups
+        groups = {**self.book.structures, **self.book.groups}
         scores = score_labels(flat[0], flat[1], spacing, groups, self.task.tolerance)
         who = {"case": pair.reference.key, "person": pair.reference.person}
         rows = [{**who, "structure": name, **asdict(one)} for name, one in scores.items()]
