@@ -45,9 +45,8 @@ def head_at(affine: np.ndarray, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1)
     away = index @ affine[:3, :3].T + affine[:3, 3] - np.array([11, -23, 5])
     ball = 1 / (1 + np.exp((np.sqrt((away**2).sum(-1)) - 6) / 0.7))
-    return (700 * ball * (1 + 0.3 * np.sin(away[..., 0] / 3) + 0.2 * np.cos(away[..., 1] / 2))).astype(
-        np.float32
-    )
+    ripple = 0.3 * np.sin(away[..., 0] / 3) + 0.2 * np.cos(away[..., 1] / 2) + 0.3 * np.sin(away[..., 2] / 3)
+    return (700 * ball * (1 + ripple)).astype(np.float32)
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
@@ -130,9 +129,9 @@ def test_finer_voxels_show_the_same_world(restore: Call, tmp_path: Path) -> None
     assert image.shape == (14, 18, 29)
     truth = head_at(image.affine, image.shape)
     assert np.abs(image.get_fdata() - truth).mean() < 45
-    assert np.corrcoef(image.get_fdata().ravel(), truth.ravel())[0, 1] > 0.98
+    assert np.corrcoef(image.get_fdata().ravel(), truth.ravel())[0, 1] > 0.97
     flipped = np.corrcoef(image.get_fdata()[..., ::-1].ravel(), truth.ravel())[0, 1]
-    assert flipped < 0.97  # the test can tell
+    assert flipped < 0.95  # the test can tell
     residual = nib.load(tmp_path / "out" / "thick_residual.nii.gz")
     np.testing.assert_allclose(residual.affine, affine, atol=1e-5)
 

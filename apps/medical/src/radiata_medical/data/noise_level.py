@@ -28,7 +28,7 @@ __all__ = ["estimate_noise"]
 
 _MAD = 0.6744897501960817
 """Median of |z| for a standard normal z."""
-_FEWEST = 64
+_FEWEST = 32
 """Blocks that a median needs."""
 
 

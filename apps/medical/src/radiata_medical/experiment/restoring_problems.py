@@ -117,7 +117,8 @@ def scan_task(
     """
     thin = [axis for axis, n in enumerate(scan.shape) if n == 1]
     across = thin[0] if thin else across
-    scale = IntensityScale.of(scan.array)
+    known = _looked_at(scan, degradation)
+    scale = IntensityScale.of(known)
     array = scale.to_prior(scan.array)
     own = Frame.of(scan, across)
     bound = degradation if simulate else degradation.for_scan(own)
@@ -127,7 +128,7 @@ def scan_task(
         share = _USUAL_NOISE.get(degradation.task, 0.02) if noise is None else noise / 100
         problems = _simulated(bound, frame, images, share, rician, seed, across)
     else:
-        level = max(estimate_noise(array) if noise is None else noise / 100, _LEAST_NOISE)
+        level = max(estimate_noise(known) / scale.white if noise is None else noise / 100, _LEAST_NOISE)
         if rician:
             images = RicianNoise(level).debiased(torch.from_numpy(np.ascontiguousarray(images))).numpy()
         problems = []
@@ -143,6 +144,12 @@ def scan_task(
     return Task(
         tuple(problems), frame, finer_grid(scan, shape), across, scale, scan, truth, problems[0].noise_sd
     )
+
+
+def _looked_at(scan: Volume, degradation: Degradation) -> np.ndarray:
+    """The scan with 0 in holes: what lies in them, metal or a lesion, says nothing of white and noise."""
+    missing = getattr(degradation, "missing", None)
+    return scan.array if missing is None else np.where(missing, np.float32(0), scan.array)
 
 
 def _simulated(
