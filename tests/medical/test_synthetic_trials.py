@@ -7,7 +7,12 @@ import torch
 
 from radiata_medical.data.lesions import LesionSpec
 from radiata_medical.data.synthesis import ScanSpec, head_of
-from radiata_medical.experiment.synthetic_trials import lesion_trials, pair_trials, translation_errors
+from radiata_medical.experiment.synthetic_trials import (
+    lesion_trials,
+    pair_trials,
+    translation_errors,
+    with_label_errors,
+)
 from radiata_medical.model.anomaly_maps import anomaly_scores
 from radiata_medical.model.prior import build_prior
 from radiata_medical.model.pseudo_healthy import HealthyModel
@@ -62,3 +67,15 @@ def test_pairs_are_one_anatomy_and_errors_are_in_order() -> None:
     assert mean["curve"] < mean["paint"] < mean["histogram"]
     assert mean["prior"] == pytest.approx(mean["curve"], abs=0.01)  # at a level near 0 it keeps the start
     assert len(errors["prior"]) == 4
+
+
+def test_label_errors_leave_most_labels_right_and_make_the_painting_worse() -> None:
+    pairs = pair_trials([head_of(small_head())], 4, 3, spec=QUIET)
+    wrong = with_label_errors(pairs, 1.0, 0)
+    inside = (pairs.tissues > 0) & (pairs.tissues < 8)
+    right = float((wrong.tissues == pairs.tissues)[inside].float().mean())
+    assert 0.7 < right < 0.95
+    bad = translation_errors(None, wrong, exact=pairs.tissues)
+    good = translation_errors(None, pairs)
+    assert sum(bad["paint"]) > 1.2 * sum(good["paint"])
+    assert sum(bad["curve"]) < sum(bad["paint"])

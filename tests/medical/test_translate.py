@@ -105,7 +105,6 @@ def test_like_a_reference_has_its_tissue_means(tmp_path: Path) -> None:
     for code in (2, 3, 4, 10):
         inside = tissue == code
         assert np.median(found[inside]) == pytest.approx(np.median(wanted[inside]), rel=0.12, abs=15)
-    options = {"to": None, "like": reference, "like_labels": its_labels}
     command(tmp_path / "matched", scan, labels, method="histogram", **options).run()
     matched = read_volume(tmp_path / "matched/head_translated.nii.gz").array
     assert np.quantile(matched[tissue > 0], 0.9) == pytest.approx(

@@ -61,15 +61,17 @@ def test_curve_is_exact_where_the_wanted_image_is_a_curve_of_the_given_one() -> 
     x = torch.rand(1, 1, 500, generator=generator_of(1)) * 0.7 + 0.2
     tissues = 1 + (x[:, 0] > 0.35).long() + (x[:, 0] > 0.7).long()
     truth = torch.where(x < 0.5, 1.0 - 0.4 * (x - 0.2) / 0.3, 0.6 - 0.2 * (x - 0.5) / 0.4)
-    found = curve_image(x, tissues, means, wanted, (1, 2, 3), blur=0.0)
+    found = curve_image(x, tissues, means, wanted, (1, 2, 3), blur=0.0, detail=1.0)
     torch.testing.assert_close(found, truth, atol=1e-5, rtol=0)
+    bare = curve_image(x, tissues, means, wanted, (1, 2, 3), blur=0.0, detail=0.0)
+    assert torch.equal(bare, painted(tissues, wanted, 0.0))
 
 
 def test_outside_of_the_brain_the_scan_is_scaled() -> None:
     x = torch.rand(1, 1, 30, generator=generator_of(2))
     tissues = torch.full((1, 30), 3)
     means, wanted = torch.tensor([[0, 0.2, 0.6, 0.5]]), torch.tensor([[0, 1.0, 0.5, 0.25]])
-    found = curve_image(x, tissues, means, wanted, (1, 2), 0.0)
+    found = curve_image(x, tissues, means, wanted, (1, 2), 0.0, 1.0)
     torch.testing.assert_close(found, x / 2)
 
 

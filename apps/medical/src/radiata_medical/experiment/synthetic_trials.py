@@ -30,7 +30,14 @@ from radiata_medical.model.translation import (
     translate,
 )
 
-__all__ = ["LesionTrials", "PairTrials", "lesion_trials", "pair_trials", "translation_errors"]
+__all__ = [
+    "LesionTrials",
+    "PairTrials",
+    "lesion_trials",
+    "pair_trials",
+    "translation_errors",
+    "with_label_errors",
+]
 
 _WHITE_MATTER = 1 + CONTRAST.index("white matter")
 _ENOUGH = 400  # pixels of white matter that make a slice worth a trial
@@ -151,6 +158,25 @@ def pair_trials(
     )
 
 
+def with_label_errors(trials: PairTrials, sd: float, seed: int) -> PairTrials:
+    """The same pairs with tissue maps as a segmenter might give them: borders displaced by a smooth field.
+
+    Args:
+        trials: With exact maps.
+        sd: Of the displacement along each axis, pixels; 1 leaves about 83 % of the brain's labels right.
+        seed: Of the field.
+    """
+    from scipy.ndimage import gaussian_filter, map_coordinates
+
+    maps = []
+    for number, tissues in enumerate(trials.tissues.numpy()):
+        rng = rng_of(seed, 34, number)
+        fields = [gaussian_filter(rng.standard_normal(tissues.shape), 4) for _ in range(2)]
+        place = np.indices(tissues.shape) + np.stack([sd * field / field.std() for field in fields])
+        maps.append(torch.from_numpy(map_coordinates(tissues, place, order=0, mode="nearest")))
+    return dataclasses.replace(trials, tissues=torch.stack(maps))
+
+
 def translation_errors(
     prior: Any,
     trials: PairTrials,
@@ -158,6 +184,8 @@ def translation_errors(
     *,
     spread: Spread | None = None,
     guide: Any = None,
+    exact: Tensor | None = None,
+    detail: float = 0.5,
     batch_size: int = 8,
     seed: int = 0,
 ) -> dict[str, tuple[float, ...]]:
@@ -171,6 +199,8 @@ def translation_errors(
         options: Of the prior's refinement.
         spread: As `translation.translate`.
         guide: As there.
+        exact: Exact tissues for the brain that is scored, where those of the trials have errors.
+        detail: As `translation.curve_image`.
         batch_size: Slices at once.
         seed: Of the noise.
     """
@@ -178,7 +208,7 @@ def translation_errors(
     means = tissue_means(image, tissues, TISSUE_COUNT)
     wanted = tissue_means(truth, tissues, TISSUE_COUNT)
     matched = torch.stack([quantile_mapping(x[0], y[0])[None] for x, y in zip(image, truth, strict=True)])
-    curve = curve_image(image, tissues, means, wanted, BRAIN)
+    curve = curve_image(image, tissues, means, wanted, BRAIN, detail=detail)
     found = {"histogram": matched, "paint": painted(tissues, wanted), "curve": curve}
     if prior is not None:
         whole = TiledDenoiser(prior, 0, 0)
@@ -192,7 +222,7 @@ def translation_errors(
                 )
             )  # fmt: skip
         found["prior"] = torch.cat(parts)
-    inside = torch.isin(tissues, torch.tensor(BRAIN))
+    inside = torch.isin(tissues if exact is None else exact, torch.tensor(BRAIN))
     return {name: _errors(result - truth, inside) for name, result in found.items()}
 
 

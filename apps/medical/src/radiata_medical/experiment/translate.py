@@ -53,6 +53,8 @@ class Translate:
     """A joint model that holds the tissue map in place (slices only); by default none."""
     dims: Literal[2, 3] = 2
     """2: slice by slice, axial; 3: the whole volume in blocks."""
+    detail: float = 0.5
+    """Part of the scan's own detail that is kept, 0 to 1; 1 for harmonising scans of one contrast."""
     level: float = 0.15
     """Noise level the prior starts from, in units of white: more forgets more of the scan; 0 is --method curve."""
     steps: int = 4
@@ -84,6 +86,8 @@ class Translate:
             )
         if self.method == "histogram" and self.like is None:
             raise InputError("expected --like REFERENCE with --method histogram; got none. Name a scan.")
+        if not 0 <= self.detail <= 1:
+            raise InputError(f"expected --detail in [0, 1]; got {self.detail}. 0.5 is usual.")
         if self.batch_size < 1:
             raise InputError(f"expected --batch-size of at least 1; got {self.batch_size}.")
         from radiata_medical.data.scans import find_cases
@@ -178,6 +182,7 @@ class Translate:
             {
                 "to": self.to, "like": None if self.like is None else self.like.name, "method": self.method,
                 "labels": None if self.labels is None else self.labels.name, "segmenter": self.segmenter,
+                "detail": self.detail,
                 "level": self.level, "steps": self.steps, "draws": self.draws, "dims": self.dims, "seed": self.seed,
                 "tile": self.tile if self.dims == 3 else None, "guide": self.guide,
             },
@@ -191,7 +196,7 @@ class Translate:
         anatomy = anatomist.of(case, scan, scale)
         values, figures = translate_case(
             scan, scale, anatomy, target, self.method, options, restorer,
-            joint=joint, tile=self.tile, batch_size=self.batch_size, seed=self.seed,
+            joint=joint, detail=self.detail, tile=self.tile, batch_size=self.batch_size, seed=self.seed,
         )  # fmt: skip
         from dataclasses import replace
 

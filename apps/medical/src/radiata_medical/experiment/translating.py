@@ -108,6 +108,7 @@ def translate_case(
     restorer: Restorer | None,
     *,
     joint: Any = None,
+    detail: float = 0.5,
     tile: int = 64,
     batch_size: int = 8,
     seed: int = 0,
@@ -123,6 +124,7 @@ def translate_case(
         options: Of the prior's refinement.
         restorer: Holds the prior; for "prior".
         joint: A joint denoiser of slices that guides; None for none.
+        detail: Part of the scan's own detail that is kept, in [0, 1].
         tile: Voxels an axis of a block, for volumes.
         batch_size: Slices at once.
         seed: Of the noise; slices have their own streams.
@@ -147,7 +149,7 @@ def translate_case(
     elif method == "paint":
         found = painted(tissues, wanted)
     else:
-        found = curve_image(image, tissues, means, wanted, BRAIN)
+        found = curve_image(image, tissues, means, wanted, BRAIN, detail=detail)
     if method == "prior" and restorer is not None:
         found = _refined(found, tissues, wanted, options, restorer, joint, tile, batch_size, seed)
     turned = reorient(Volume(found[0, 0].cpu().numpy(), upright.affine), scan.axcodes)
