@@ -1,7 +1,7 @@
 """A store of whole-head label maps (and scans that belong to them): what segmenters and priors are trained on.
 
 One HDF5 file, one group a case: `labels`, uint8 channels of `structures.STRUCTURES` at 1 mm with axes towards L, P, S,
-cropped to the head; `fine`, uint8 index into the file's table of original codes, from which synthetic scans are rendered
+cropped to the head; `fine`, index into the case's table of original codes, from which synthetic scans are rendered
 (fat, muscle and marrow look different, and are one structure); and `image`, float16, where a scan came with the labels.
 Attributes: name, person, split, affine, the source's checksum.
 
@@ -105,7 +105,7 @@ def write_label_maps(path: Path, cases: Iterable[LabelMap]) -> int:
             _check(case, people, file)
             original = np.unique(case.codes)
             group = file.create_group(case.name)
-            fine = np.searchsorted(original, case.codes).astype(np.uint8)
+            fine = np.searchsorted(original, case.codes).astype(np.min_scalar_type(len(original)))
             group.create_dataset("fine", data=fine, compression="gzip", shuffle=True)
             if case.image is not None:
                 group.create_dataset("image", data=case.image, compression="gzip", shuffle=True)
