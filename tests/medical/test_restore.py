@@ -293,15 +293,37 @@ def test_a_tree_is_resumed_and_failures_are_listed(
     assert "error: expected to restore 3 scans; got 1 failures" in line and "sub-3_T2w" in line
     made = out / "sub-2/ses-a/anat/sub-2_ses-a_desc-restored_FLAIR.nii.gz"
     assert made.is_file() and (out / "sub-1/anat/sub-1_desc-restored_T1w.nii.gz").is_file()
-    assert "sub-3_T2w" in (out / "failures.tsv").read_text()
+    assert "sub-3_T2w" in (out / "failures.json").read_text()
     broken.unlink()
     before = made.stat().st_mtime_ns
     assert restore(tree, out, "--noise", "5") == 0
-    assert made.stat().st_mtime_ns == before and not (out / "failures.tsv").exists()
+    assert made.stat().st_mtime_ns == before and not (out / "failures.json").exists()
     assert restore(tree, out, "--noise", "7") == 1
     assert "--overwrite" in capfd.readouterr().err and made.stat().st_mtime_ns == before
     assert restore(tree, out, "--noise", "7", "--overwrite") == 0
     assert made.stat().st_mtime_ns != before
+
+
+def test_a_chain_from_a_file_is_undone(restore: Call, tmp_path: Path) -> None:
+    affine = oblique("RAS")
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    spec = tmp_path / "chain.toml"
+    spec.write_text(
+        '[[steps]]\ntask = "deblur"\nfwhm = [1.5]\n[[steps]]\ntask = "inpaint"\nslices = [4]\naxis = "k"\n'
+    )
+    assert restore(source, tmp_path / "out", "--spec", str(spec), "--simulate") == 0
+    facts = card(tmp_path / "out" / "head_restored.nii.gz")
+    assert [step["task"] for step in facts["Options"]["degradation"]["steps"]] == ["deblur", "inpaint"]  # type: ignore[index]
+    assert facts["PSNR"] > 8  # type: ignore[operator]
+
+
+def test_a_field_that_was_found_is_written(restore: Call, tmp_path: Path) -> None:
+    affine = oblique("LPS")
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    assert restore(source, tmp_path / "out", "--task", "bias", "--save", "field") == 0
+    field = nib.load(tmp_path / "out" / "head_field.nii.gz")
+    np.testing.assert_allclose(field.affine, affine, atol=1e-5)
+    assert field.get_fdata().min() > 0
 
 
 @pytest.mark.slow

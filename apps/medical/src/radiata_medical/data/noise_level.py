@@ -48,7 +48,9 @@ def estimate_noise(array: np.ndarray) -> float:
     corners = list(itertools.product((0, 1), repeat=even.ndim))
     parts = [even[tuple(slice(start, None, 2) for start in corner)] for corner in corners]
     signs = [(-1.0) ** sum(corner) for corner in corners]
-    detail = sum(sign * part for sign, part in zip(signs, parts, strict=True)) / 2 ** (even.ndim / 2)
+    detail = np.add.reduce([sign * part for sign, part in zip(signs, parts, strict=True)]) / 2 ** (
+        even.ndim / 2
+    )
     inside = np.minimum.reduce(parts) > values.mean(dtype=np.float64)
     if int(inside.sum()) < _FEWEST:
         raise InputError(

@@ -20,7 +20,7 @@ class Restore:
 
     The source is a scan, a folder, a BIDS tree, a DICOM folder, or real k-space (.npy, .h5). Results lie on the scan's grid
     (sr: on a finer one with the same outer faces) and say how far they explain the data. A stopped command goes on where it
-    was; a case that fails is listed in failures.tsv, and the others are kept. Restored voxels are a model's estimate and no
+    was; a case that fails is listed in failures.json, and the others are kept. Restored voxels are a model's estimate and no
     measurement. Not for clinical use.
 
     Example: radiata-medical restore scans/ --task denoise --out denoised

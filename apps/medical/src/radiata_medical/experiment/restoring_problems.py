@@ -257,10 +257,11 @@ def _groups(degradation: Degradation, slices: int) -> list[tuple[int, slice]]:
     return [(i, slice(i, i + 1)) for i in range(slices)] if own else [(0, slice(0, slices))]
 
 
-def _for_slice(degradation: Degradation, step: int, across: int | None) -> Degradation:
+def _for_slice(degradation: Any, step: int, across: int | None) -> Degradation:
     """The degradation of one slice: its maps of the volume cut there."""
     if across is None:
-        return degradation
+        found: Degradation = degradation
+        return found
 
     def cut(part: Any) -> Any:
         if isinstance(part, Hole) and part.missing is not None:
@@ -270,6 +271,5 @@ def _for_slice(degradation: Degradation, step: int, across: int | None) -> Degra
         return part
 
     parts = getattr(degradation, "parts", None)
-    return (
-        cut(degradation) if parts is None else replace(degradation, parts=tuple(cut(part) for part in parts))
-    )  # type: ignore[type-var]
+    found = cut(degradation) if parts is None else replace(degradation, parts=tuple(map(cut, parts)))
+    return found

@@ -1,7 +1,7 @@
 """All cases of one `restore`: which there are, which are done, which fail; one after another or several at once.
 
-A case fails alone: its reason stands in `failures.tsv`, the others go on, and the command ends with exit 1. A single case is
-read before the folder is made, so a mistake leaves nothing behind. A case is done if its restored image is there and its
+A case fails alone: its reason stands in `failures.json`, the others go on, and the command ends with exit 1. A single case
+is read before the folder is made, so a mistake leaves nothing behind. A case is done if its restored image is there and its
 card names the same scan, models and options; made from others, it is kept, and counts as a failure unless --overwrite is
 given.
 """
@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from radiata_core.errors import InputError
-from radiata_core.files import atomic_path, plain
+from radiata_core.files import plain, write_json
 from radiata_core.runs import Progress, Run
-from radiata_imaging.nifti import read_volume, sidecar_path
+from radiata_imaging.nifti import open_image, read_volume, sidecar_path
 from radiata_imaging.volume import Volume
 from radiata_medical.data.bias_estimate import estimate_bias
 from radiata_medical.data.degradations import Bias, Degradation, Hole
@@ -62,6 +62,7 @@ class Outcome:
 
     Attributes:
         name: Of the case.
+        source: Its file.
         path: The restored image; None: it failed.
         reason: Why.
         warnings: What to doubt.
@@ -69,6 +70,7 @@ class Outcome:
     """
 
     name: str
+    source: str
     path: Path | None = None
     reason: str = ""
     warnings: tuple[str, ...] = ()
@@ -95,13 +97,13 @@ def run_cases(verb: "Restore") -> None:
                 if outcome.path is None:
                     failures.append(outcome)
                 bar.update(1)
-        _write_failures(verb.out / "failures.tsv", failures)
+        _write_failures(verb.out / "failures.json", failures)
         if failures:
             raise InputError(
                 failures[0].reason
                 if len(cases) == 1
                 else f"expected to restore {len(cases)} scans; got {len(failures)} failures, listed in "
-                f"{verb.out / 'failures.tsv'}; the first, {failures[0].name}: {failures[0].reason}"
+                f"{verb.out / 'failures.json'}; the first, {failures[0].name}: {failures[0].reason}"
             )
     print(verb.out)
 
@@ -176,7 +178,7 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
             _options(verb, degradation),
         )
         if is_finished(path, facts) and not verb.overwrite:
-            return Outcome(case.name, path, skipped=True)
+            return Outcome(case.name, str(case.path), path, skipped=True)
         if (path.exists() or sidecar_path(path).exists()) and not verb.overwrite:
             raise InputError(
                 f"expected no result made with other options; got {path}. Choose another --out, or pass --overwrite."
@@ -185,12 +187,12 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
         solved = solve(task, restorer, _settings(verb))
         write_case(verb.out, case, task, solved, facts, began)
     except InputError as error:
-        return Outcome(case.name, reason=" ".join(str(error).split()))
+        return Outcome(case.name, str(case.path), reason=" ".join(str(error).split()))
     except (MemoryError, torch.OutOfMemoryError):
         return Outcome(
             case.name, reason="expected more memory; got none left. Use a smaller --tile or --slices k."
         )
-    return Outcome(case.name, path, warnings=solved.warnings)
+    return Outcome(case.name, str(case.path), path, warnings=solved.warnings)
 
 
 def _outcomes(verb: "Restore", cases: tuple[Case, ...], task: Task | None) -> Iterator[Outcome]:
@@ -229,7 +231,7 @@ def _dims(verb: "Restore", case: Case, task: Task | None) -> int:
         return 2
     if find_kspace(case.path):
         return read_kspace(case.path, verb.kspace_axcodes)[0].mask.ndim
-    return 2 if 1 in read_scan(case.path, assume_axcodes=verb.assume_axcodes).shape else 3
+    return 2 if case.path.is_file() and 1 in (*open_image(case.path, min_axis=1).shape, 1)[:3] else 3
 
 
 @lru_cache(maxsize=4)
@@ -259,6 +261,4 @@ def _mask_of(mask: Path, case: Case) -> Path:
 def _write_failures(path: Path, failures: list[Outcome]) -> None:
     path.unlink(missing_ok=True)
     if failures:
-        with atomic_path(path) as part:
-            rows = [f"{failure.name}\t{failure.reason}" for failure in failures]
-            part.write_text("\n".join(["scan\treason", *rows]) + "\n", encoding="utf-8")
+        write_json(path, [{"scan": failure.source, "error": failure.reason} for failure in failures])

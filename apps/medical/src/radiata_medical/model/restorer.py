@@ -107,7 +107,7 @@ class Restorer:
             say: Called when memory did not suffice and blocks were halved.
         """
 
-        def wrapped(denoiser: Any) -> Oriented:
+        def wrapped(denoiser: Any) -> Any:
             return Oriented(TiledDenoiser(denoiser, tile, halo, say=say), codes)
 
         unrolled = None if self.unrolled is None else self.unrolled.on(wrapped(self.unrolled.denoiser))
