@@ -87,6 +87,7 @@ class Chain(Degradation):
                 edges = [n * e / m for n, e, m in zip(frame.shape, frame.spacing, shape, strict=True)]
                 frame = replace(frame, shape=shape, spacing=tuple(edges))
             found = part.operator(frame, seed) @ found
+        found.iterations = 50  # of conjugate gradients, at most, as in `raw_data`
         return found
 
     def measured(self, array: np.ndarray, operator: LinearOperator) -> Tensor:

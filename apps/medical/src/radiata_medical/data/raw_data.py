@@ -31,6 +31,10 @@ __all__ = ["KSpace", "Moved", "Views"]
 Pattern = Literal["lines", "equispaced", "points", "spokes"]
 
 
+_ITERATIONS = 25
+"""Of conjugate gradients, at most: a data step starts near its end, and faint directions are the prior's to fill."""
+
+
 class _RawData(Degradation):
     """No image is such a measurement."""
 
@@ -140,7 +144,9 @@ class Moved(_RawData):
         axis = axis_number(self.axis, frame)
         shots = shots_of_lines(frame.shape[axis], self.shots)
         motion = Motion(drawn.shifts * self.shift / edges, drawn.turns)
-        return MovingSampling(motion, shots, frame.event_shape, axis=axis - axes, real=True)
+        operator = MovingSampling(motion, shots, frame.event_shape, axis=axis - axes, real=True)
+        operator.iterations = _ITERATIONS
+        return operator
 
 
 @dataclass(frozen=True)
