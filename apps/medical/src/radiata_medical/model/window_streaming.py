@@ -59,7 +59,7 @@ class WindowGrid:
 
     Attributes:
         shape: Voxels of the volume; each axis divides by `multiple`.
-        size: Edges of a window; no longer than the volume.
+        size: Longest edges of a window. They are cut to the shortest that need no more windows.
         multiple: Windows begin and end at multiples of it.
         halo: Voxels beside a window's inner faces that are not used.
 
@@ -77,20 +77,32 @@ class WindowGrid:
             raise InputError(
                 f"expected axes and windows that divide by {self.multiple}; got {self.shape} and {self.size}. Pad them."
             )
-        object.__setattr__(self, "size", tuple(min(s, n) for s, n in zip(self.size, self.shape, strict=True)))
         for n, s in zip(self.shape, self.size, strict=True):
             if s < n and s - 2 * self.halo < self.multiple:
                 raise InputError(
                     f"expected windows longer than two halos of {self.halo} and {self.multiple} more; got {s}. Enlarge them."
                 )
+        snug = tuple(self._snug(n, min(s, n)) for n, s in zip(self.shape, self.size, strict=True))
+        object.__setattr__(self, "size", snug)
+
+    def _step(self, size: int) -> int:
+        return (size - 2 * self.halo) // self.multiple * self.multiple
+
+    def _snug(self, length: int, size: int) -> int:
+        """The shortest edge with which as many windows still cover the length."""
+        if size == length:
+            return size
+        more = -(-(length - size) // self._step(size))  # windows after the first
+        shorter = range(self.multiple, size, self.multiple)
+        fits = (s for s in shorter if self._step(s) > 0 and s + more * self._step(s) >= length)
+        return next(fits, size)
 
     def starts(self, axis: int) -> list[int]:
         """First voxels of the windows along an axis."""
         length, size = self.shape[axis], self.size[axis]
         if size == length:
             return [0]
-        step = (size - 2 * self.halo) // self.multiple * self.multiple
-        return [*range(0, length - size, step), length - size]
+        return [*range(0, length - size, self._step(size)), length - size]
 
     def weights(self, axis: int) -> Tensor:
         """Weight of each window along an axis, (windows, size); the windows over a voxel sum to one."""
