@@ -337,6 +337,22 @@ def test_several_at_once_give_the_same_bytes(restore: Call, tmp_path: Path) -> N
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_memory_that_runs_out_is_one_line(
+    restore: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Outside of the networks, whose blocks shrink by themselves."""
+    from radiata_medical.experiment import restoring_runs
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(restoring_runs, "solve", full)
+    affine = oblique("LPS")
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    assert restore(source, tmp_path / "out") == 1
+    assert "Use a smaller --tile" in capfd.readouterr().err
+
+
 BAD = {
     "acceleration": (("--task", "kspace", "--simulate", "--acceleration", "1"), "acceleration > 1"),
     "k-space of an image": (("--task", "kspace"), "--simulate"),

@@ -189,9 +189,8 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
     except InputError as error:
         return Outcome(case.name, str(case.path), reason=" ".join(str(error).split()))
     except (MemoryError, torch.OutOfMemoryError):
-        return Outcome(
-            case.name, reason="expected more memory; got none left. Use a smaller --tile or --slices k."
-        )
+        reason = "expected more memory; got none left. Use a smaller --tile, or --slices k."
+        return Outcome(case.name, str(case.path), reason=reason)
     return Outcome(case.name, str(case.path), path, warnings=solved.warnings)
 
 
