@@ -79,7 +79,7 @@ class Head:
     """One person's label map on a device, ready to be rendered from.
 
     Attributes:
-        index: Index into `codes`, uint8 `(x, y, z)`.
+        index: Index into `codes`, uint8 (int16 beyond 256 codes), `(x, y, z)`.
         codes: The original codes that occur.
         counts: Voxels of each.
         centres: Some voxels of the brain, (n, 3), float32, CPU.
@@ -104,7 +104,7 @@ class Head:
         for name in CONTRAST:
             inside = torch.tensor(np.isin(self.codes, TISSUES[name]))
             weights = torch.where(inside, self.counts, 0.0)
-            rows.append(weights / weights.sum().clamp_min(1.0))
+            rows.append(weights / weights.sum())  # NaN for a tissue that is not there: its mean is not known
         self.tissues = torch.stack(rows)
 
     def white(self, means: Tensor) -> float:
@@ -123,7 +123,8 @@ class SyntheticScan:
     Attributes:
         image: Units of white, float32 `(x, y, z)`.
         labels: Channels of `structures.STRUCTURES`, uint8 `(x, y, z)`.
-        contrast: Mean intensity of the tissues of `structures.CONTRAST`, (4,), units of white, before bias and gamma.
+        contrast: Mean intensity of the tissues of `structures.CONTRAST`, (4,), units of white, before bias and gamma; NaN
+            for a tissue the head does not have.
     """
 
     image: Tensor
@@ -140,7 +141,7 @@ def head_of(codes: np.ndarray, device: torch.device | str = "cpu", image: np.nda
     from radiata_medical.data.structures import FLIPPED
 
     present, index = np.unique(codes, return_inverse=True)
-    index = index.reshape(codes.shape).astype(np.uint8)
+    index = index.reshape(codes.shape).astype(np.uint8 if len(present) <= 256 else np.int16)
     channels = channels_of(present.astype(np.int64)).astype(np.int64)
     brain = np.isin(codes, [code for group in TISSUES.values() for code in group])
     places = np.argwhere(brain if brain.any() else codes > 0)
