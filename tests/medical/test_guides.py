@@ -1,19 +1,29 @@
 """Guides against closed forms: what their gradient moves, and where guided sampling ends."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from radiata_core.analytic import GaussianDenoiser
+from radiata_core.checkpoint import load_model
 from radiata_core.covariances import Diagonal
 from radiata_core.errors import InputError
-from radiata_core.noise_experts import SkippedGradient
+from radiata_core.generated_sets import generated_set
+from radiata_core.noise_experts import (
+    ClassifierGuided,
+    ExpertLogProbability,
+    KnowledgeTransfer,
+    NoiseExperts,
+    SkippedGradient,
+)
 from radiata_core.paths import LinearPath
 from radiata_core.posterior_spread import UnitSpread
 from radiata_core.seeds import generator_of, generators_of, noise_of
 from radiata_core.solvers import ddim, integrate
 from radiata_core.times import KarrasGrid
+from radiata_core.train import TrainOptions, train
 from radiata_medical.model.guides import (
     EdgeMapGuide,
     Guides,
@@ -22,6 +32,8 @@ from radiata_medical.model.guides import (
     VolumeGuide,
     gradient_magnitude,
 )
+from radiata_medical.model.prior import build_prior
+from radiata_medical.model.segmenter_network import SegmenterNetwork
 
 MEANS = torch.tensor([0.1, 0.5, 0.9])
 CLASSIFIER = IntensityClassifier(MEANS, 0.15)
@@ -91,3 +103,33 @@ def test_sum_of_guides() -> None:
 def test_volumes_that_cannot_be_are_refused(numbers: tuple[float, float, float]) -> None:
     with pytest.raises(InputError, match="volume >= 0 ml"):
         VolumeGuide(CLASSIFIER, (1,), *numbers)
+
+
+@pytest.mark.slow
+def test_experts_of_a_segmenter_are_trained_on_what_a_prior_made_and_travel_in_one_file(
+    tmp_path: Path,
+) -> None:
+    """Data-free transfer by the house's training loop; a run stopped halfway and resumed ends in the same bits."""
+    prior = build_prior(2, channels=(8, 16))
+    table = ddim(KarrasGrid(sigma_min=0.02, sigma_max=5.0)(3, prior.path), prior.path)
+    images = generated_set(prior, 4, (1, 16, 16), table)
+    finals = []
+    for name, stops in (("whole", (4,)), ("halves", (2, 4))):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            segmenter = SegmenterNetwork(3, (4, 8), dims=2, residual_units=1)
+        experts = NoiseExperts(segmenter, prior.path, (0.3, 0.6), rank=2, sigma_data=0.45)
+        for number, steps in enumerate(stops):
+            options = TrainOptions(
+                steps=steps, batch_size=4, learning_rate=1e-2, warmup=1, ema=(), tensorboard=False,
+                resume=number > 0, checkpoint_every=2,
+            )  # fmt: skip
+            train(experts, KnowledgeTransfer(prior.path), images, tmp_path / name, options)
+        finals.append(load_model(tmp_path / name / "model.safetensors").denoiser)
+    x, t = images.images, torch.tensor([0.1, 0.4, 0.8, 0.2], dtype=torch.float64)
+    torch.testing.assert_close(finals[0](x, t), finals[1](x, t), rtol=0, atol=0)
+    assert (finals[0](x, t) - finals[0].clean(x)).abs().max() > 1e-3
+    taught = ClassifierGuided(
+        prior, ExpertLogProbability(finals[0], torch.ones(1, 16, 16, dtype=torch.int64)), 0.1
+    )
+    assert torch.isfinite(taught(x, t)).all()
