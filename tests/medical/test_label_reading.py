@@ -8,6 +8,7 @@ import pytest
 from radiata_core.errors import InputError
 from radiata_imaging.nifti import write_volume
 from radiata_imaging.volume import Volume, centred_affine
+from radiata_medical.data.example_head import example_head
 from radiata_medical.data.label_reading import codebook, equal_neighbours, read_labels
 
 
@@ -33,6 +34,12 @@ def test_an_eight_bit_image_is_no_label_map(tmp_path: Path, rng: np.random.Gener
         read_labels(written(tmp_path / "a.nii.gz", image))
     with pytest.raises(InputError, match="fractions or negative"):
         read_labels(written(tmp_path / "b.nii.gz", image + 0.5, "float32"))
+
+
+def test_a_real_eight_bit_head_is_an_image() -> None:
+    """Colin27 holds 0 ... 255 and is no label map, though an average of 27 scans is smooth."""
+    with pytest.raises(InputError, match="got an image"):
+        read_labels(example_head())
 
 
 def test_unknown_codes_and_a_table_of_ones_own(tmp_path: Path) -> None:
