@@ -161,7 +161,8 @@ def train_head(
         InputError: as `labelled_slices`, or a model that is no 2-D prior.
     """
     under = load_model(find_model(prior))
-    if not isinstance(under.denoiser, EDMDenoiser) or under.denoiser.network.options.get("dims") != 2:
+    network: Any = getattr(under.denoiser, "network", None)
+    if not isinstance(under.denoiser, EDMDenoiser) or network.options.get("dims") != 2:
         raise InputError(f"expected a 2-D prior; got {prior}. Use prior-2d or one trained with --dims 2.")
     data = labelled_slices(images, labels, classes=classes, slices=slices)
     heads = fit_head(

@@ -128,7 +128,7 @@ def load_segmenter(
         options = SegmenterOptions(window, 8, passes, temperature, keep_largest, posteriors, device)
         return _ByNetwork([one.denoiser for _, one in loaded], options, _structures_of(loaded), checksums)
     if method == "diffusion":
-        joint = loaded[0][1].denoiser
+        joint: Any = loaded[0][1].denoiser
         if joint.labels.channels != len(tissues().colours):
             raise InputError(
                 f"expected a joint model of {len(tissues().colours)} tissues; got {joint.labels.channels} classes."
@@ -138,15 +138,17 @@ def load_segmenter(
     name, head = loaded[0]
     under = _prior_of(head, prior, name)
     checksums[prior or str(head.metadata.get("prior", {}).get("name"))] = under.sha256
+    heads: Any = head.denoiser
     return _ByFeatures(
-        head.denoiser, under.denoiser.to(device).eval(), table_of(head.metadata, name),
+        heads, under.denoiser.to(device).eval(), table_of(head.metadata, name),
         {"seed": seed, "batch_size": batch_size, "keep_largest": keep_largest, "posteriors": posteriors}, checksums,
     )  # fmt: skip
 
 
 def _structures_of(loaded: Sequence[tuple[str, LoadedModel]]) -> LabelTable:
     """The channels of the networks: those of the head's structures, or those in the first one's metadata."""
-    classes = {one.denoiser.classes for _, one in loaded}
+    networks: list[Any] = [one.denoiser for _, one in loaded]
+    classes = {int(network.classes) for network in networks}
     if len(classes) > 1:
         raise InputError(
             f"expected networks of the same classes; got {sorted(classes)}. Choose other members."
