@@ -116,12 +116,14 @@ def test_prior_refines_as_its_closed_form_says() -> None:
     by_hand = variance / (variance + level**2) * (start + level * noise)
     assert rms(found - by_hand.clamp_min(0)) < 0.02  # clamped after, not before, the mean over draws
     assert torch.equal(translate(prior, start, TranslationOptions(level=0.0), ()), start)
+    plain = translate(prior, start, TranslationOptions(level=level), ())
+    torch.testing.assert_close(plain, variance / (variance + level**2) * start)
 
 
 def test_rows_do_not_depend_on_their_batch_and_a_guide_moves_the_result() -> None:
     prior = GaussianDenoiser(torch.zeros(1, 30).double(), Diagonal(torch.ones(1, 30).double()), LinearPath())
     start = torch.rand(3, 1, 30, generator=generator_of(6)).double()
-    options = TranslationOptions(level=0.4, steps=3)
+    options = TranslationOptions(level=0.4, steps=3, draws=1)
     batch = translate(prior, start, options, generators_of((1, 2, 3)))
     alone = translate(prior, start[1:2], options, generators_of((2,)))
     torch.testing.assert_close(batch[1:2], alone)

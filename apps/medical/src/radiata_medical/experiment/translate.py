@@ -55,12 +55,12 @@ class Translate:
     """2: slice by slice, axial; 3: the whole volume in blocks."""
     detail: float = 0.5
     """Part of the scan's own detail that is kept, 0 to 1; 1 for harmonising scans of one contrast."""
-    level: float = 0.15
+    level: float = 0.06
     """Noise level the prior starts from, in units of white: more forgets more of the scan; 0 is --method curve."""
-    steps: int = 4
+    steps: int = 1
     """Evaluations of the prior from there."""
-    draws: int = 1
-    """Noises whose results are averaged."""
+    draws: int = 0
+    """Noises of that level whose results are averaged; 0 adds none, and takes the errors of the curve for the noise."""
     tile: int = 64
     """Voxels an axis of a block, for --dims 3."""
     batch_size: int = 8

@@ -8,9 +8,11 @@ The anatomy is what must not change, the intensities are what must. With the tis
 
 g is piecewise linear through the pairs (m_k, m'_k) of the brain's tissues, so that a voxel between white matter and cortex
 comes out between their wanted means whichever is brighter; elsewhere it is a factor. What g cannot know (vessels,
-mislabelled voxels, an orbit) the prior corrects: the curve's image is noised to a level kappa and denoised from there by a
-prior that was told the wanted means (SDEdit), over a few steps, optionally guided so that the tissue map stays (`guides`). A
-low kappa keeps the start, a high one forgets it.
+mislabelled voxels, an orbit) the prior may correct: told the wanted means, it denoises the curve's image as if its errors
+were noise of level kappa, or after real noise of that level was added (SDEdit), optionally guided so that the tissue map
+stays (`guides`). A low kappa keeps the start, a high one forgets it. In root mean square error the first gains about a per
+cent over the curve with imperfect labels, and SDEdit loses at every level (`synthetic_trials`): a curve knows the anatomy
+better than a prior remembers it.
 
 With exact labels detail is mostly noise, and the painting is hard to beat; detail repairs labels that are wrong. w = 1/2 was
 best or near it for maps with 83-92 % of the brain right, T1 to T2, T2 to T1 and T1 to FLAIR (`synthetic_trials`); within a
@@ -68,24 +70,24 @@ class TranslationOptions:
     """How the prior refines the start.
 
     Attributes:
-        level: kappa the start is noised to, in units of the prior, > 0; 0 leaves the prior out.
+        level: kappa the prior starts from, in units of the prior, > 0; 0 leaves the prior out.
         steps: Evaluations from there to 0, >= 1.
-        draws: Noises whose results are averaged, >= 1.
+        draws: Noises of that level whose results are averaged (SDEdit); 0 adds none: the start's errors count as the noise.
         guidance: Weight of the guide; 0 for none.
 
     Raises:
         InputError: a number out of range.
     """
 
-    level: float = 0.15
-    steps: int = 4
-    draws: int = 1
+    level: float = 0.06
+    steps: int = 1
+    draws: int = 0
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.level < math.inf or self.steps < 1 or self.draws < 1 or self.guidance < 0:
+        if not 0 <= self.level < math.inf or self.steps < 1 or self.draws < 0 or self.guidance < 0:
             raise InputError(
-                f"expected a level >= 0, steps and draws >= 1 and guidance >= 0; got {self.level}, {self.steps}, "
+                f"expected a level >= 0, steps >= 1, draws >= 0 and guidance >= 0; got {self.level}, {self.steps}, "
                 f"{self.draws} and {self.guidance}."
             )
 
@@ -211,6 +213,9 @@ def translate(
     path = denoiser.path
     grid = KarrasGrid(sigma_min=min(0.02, options.level / 2), sigma_max=options.level)
     times = grid(options.steps, path)
+    if options.draws == 0:
+        alone = float(path.coefficients(times[0]).alpha) * start
+        return integrate(guided, alone, ddim(times, path), **conditions).clamp_min(0.0)
     total = torch.zeros_like(start)
     for _ in range(options.draws):
         noise = noise_of(generators, start.shape[1:], start.dtype, start.device)
