@@ -117,6 +117,7 @@ class Train:
             heads = load_heads(store, self._device(), self.images)
             self._check_images(heads)
             numbers = self._numbers()
+            network = network_of(self.task, self.dims, self.channels, self.start, self.seed)
             with Run(
                 self.out,
                 "radiata-medical train",
@@ -126,7 +127,6 @@ class Train:
                 overwrite=self.overwrite,
                 resume=self.resume,
             ) as run:
-                network = network_of(self.task, self.dims, self.channels, self.start, self.seed)
                 people = heads.people[: heads.training]
                 run.note(
                     parameters=sum(p.numel() for p in network.parameters()),
@@ -168,7 +168,9 @@ class Train:
             return "cpu"
         from accelerate import Accelerator
 
-        return str(Accelerator().device)
+        return str(
+            Accelerator(mixed_precision=self.precision).device
+        )  # the state of the process is made once
 
     def _check_images(self, heads: "Heads") -> None:
         if self.images and any(head.image is None for head in heads.heads):

@@ -65,24 +65,33 @@ def network_of(
     """The network before the first step: from the seed, or from the model `start`.
 
     Raises:
-        InputError: a restorer without a prior to start from, or a model of another kind or dimension.
+        InputError: a model of another kind or dimension to start from.
     """
     from radiata_core.checkpoint import load_model
     from radiata_core.denoisers import EDMDenoiser
+    from radiata_core.joint_denoisers import JointDenoiser
     from radiata_core.unrolled import UnrolledRestorer
     from radiata_medical.model.prior import SIGMA_DATA, build_joint, build_prior
     from radiata_medical.model.segmenter_network import SegmenterNetwork
     from radiata_medical.model.weights import find_model
 
     given = None if start is None else load_model(find_model(start)).denoiser
+    kinds: dict[str, tuple[type, ...]] = {
+        "prior": (EDMDenoiser,),
+        "restorer": (EDMDenoiser, UnrolledRestorer),
+        "segmenter": (SegmenterNetwork,),
+        "joint": (JointDenoiser,),
+    }
+    if given is not None and not isinstance(given, kinds[task]):
+        source = "prior" if task == "restorer" else task
+        raise InputError(
+            f"expected a {source} to start a {task} from; got {start}, a {type(given).__name__}. "
+            f"Train one with --task {source}."
+        )
     if task == "restorer":
         prior = given if given is not None else build_prior(dims, channels, seed=seed)
         if isinstance(prior, UnrolledRestorer):
             return _of_dims(prior, dims)
-        if not isinstance(prior, EDMDenoiser):
-            raise InputError(
-                f"expected a prior to start a restorer from; got {type(prior).__name__}. Train one with --task prior."
-            )
         return UnrolledRestorer(_of_dims(prior, dims), start_sd=SIGMA_DATA)
     if given is not None:
         return _of_dims(given, dims)
