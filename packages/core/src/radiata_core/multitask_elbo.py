@@ -26,13 +26,13 @@ References:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from radiata_core.errors import InputError
-from radiata_core.joint_denoisers import JointDenoiser, JointPosterior
+from radiata_core.joint_denoisers import JointPosterior
 from radiata_core.objectives import EDM, Loss, Weight
 from radiata_core.paths import LinearPath, Path, add_noise
 from radiata_core.seeds import noise_of
@@ -70,15 +70,13 @@ class Corners:
         """In the order of the fields."""
         return (self.segment, self.segment_at_once, self.image_alone, self.image_of_labels)
 
-    def __call__(self, u: float, t_image: Tensor, t_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The times of a row: as drawn, or moved to a corner by the uniform number u."""
-        clean, noise = torch.zeros_like(t_image), torch.ones_like(t_labels)
-        places = ((clean, t_labels), (clean, noise), (t_image, noise), (t_image, clean))
-        for probability, place in zip(self.probabilities, places, strict=True):
-            if u < probability:
-                return place
-            u -= probability
-        return t_image, t_labels
+    def __call__(self, u: Row, t_image: Row, t_labels: Row) -> tuple[Row, Row]:
+        """The times of every row: as drawn, or moved to a corner by its uniform number u in [0, 1)."""
+        edges = torch.tensor(self.probabilities, dtype=torch.float64).cumsum(0)
+        corner = torch.bucketize(u.double(), edges, right=True)  # 0 … 3, or 4 for none
+        clean_image, pure_labels = corner <= 1, (corner == 1) | (corner == 2)
+        moved = torch.where(pure_labels, 1.0, torch.where(corner == 3, 0.0, t_labels))
+        return torch.where(clean_image, 0.0, t_image), moved
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class MultitaskELBO:
 
     def __call__(
         self,
-        denoiser: JointDenoiser,
+        denoiser: Any,
         x0: Batch,
         generators: Sequence[Generator],
         *,
@@ -143,6 +141,13 @@ class MultitaskELBO:
         **conditions: Tensor | None,
     ) -> MultitaskLoss:
         """The loss of a batch; row i draws its corner, both times and both noises from generator i only.
+
+        Args:
+            denoiser: A `JointDenoiser`.
+            x0: Images, (batch, channel, *grid), in its units.
+            generators: One a row.
+            labels: Classes (batch, *grid), or fields (batch, channel, *grid).
+            conditions: Passed to the denoiser.
 
         Raises:
             InputError: items without labels, labels on another grid, a denoiser of another path, or not one generator a
@@ -165,14 +170,16 @@ class MultitaskELBO:
 
     def _times(self, generators: Sequence[Generator], known: Tensor | None) -> tuple[Tensor, Tensor]:
         """Both times of every row, float64, on the CPU; the labels' are 1 where labels are not known."""
-        rows = []
-        for generator in generators:
-            u = float(torch.rand((), generator=generator, dtype=torch.float64, device=generator.device))
-            t, s = (
-                law.on(self.path, law.sample(1, generator).cpu()) for law in (self.image_law, self.labels_law)
+        draws = [
+            (
+                torch.rand(1, generator=g, dtype=torch.float64, device=g.device).cpu(),
+                self.image_law.sample(1, g).cpu(),
+                self.labels_law.sample(1, g).cpu(),
             )
-            rows.append(torch.stack(self.corners(u, t, s)))
-        t_image, t_labels = torch.cat(rows, 1)
+            for g in generators
+        ]
+        u, t, s = (torch.cat(column) for column in zip(*draws, strict=True))
+        t_image, t_labels = self.corners(u, self.image_law.on(self.path, t), self.labels_law.on(self.path, s))
         if known is not None and not bool(known.all()):
             t_labels = torch.where(known.cpu(), t_labels, torch.ones_like(t_labels))
         return t_image, t_labels
@@ -184,9 +191,7 @@ class MultitaskELBO:
         weight = (EDM(sigma_data) if self.image_weight is None else self.image_weight)(t, self.path)
         return torch.where(t > 0, weight, 0.0).to(error) * error
 
-    def _labels(
-        self, denoiser: JointDenoiser, found: JointPosterior, labels: Tensor, clean: Tensor, t: Row
-    ) -> Row:
+    def _labels(self, denoiser: Any, found: JointPosterior, labels: Tensor, clean: Tensor, t: Row) -> Row:
         if found.log_probabilities is None:
             return self._real(found.labels, clean, t, getattr(denoiser.labels, "sigma_data", 1.0))
         loss = cross_entropy(found.log_probabilities, labels)
@@ -223,7 +228,7 @@ def soft_dice_loss(probabilities: Tensor, field: Tensor) -> Row:
 
 
 def _check(
-    denoiser: JointDenoiser, path: Path, x0: Tensor, labels: Tensor | None, generators: Sequence[Generator]
+    denoiser: Any, path: Path, x0: Tensor, labels: Tensor | None, generators: Sequence[Generator]
 ) -> None:
     if labels is None:
         raise InputError(

@@ -10,7 +10,8 @@ In every step the class of each voxel is drawn from its probabilities, and the f
 the posterior mean in an ancestral step. With few steps the mean would let every draw run to the likelier side: it has
 none of the variance that the labels still have. Chains of voxels have a posterior that can be enumerated
 (`tests/medical/test_diffusion_segmenter.py`): with four steps, total variation between the law of drawn label maps and the
-truth falls from 0.11 to 0.06 (six voxels, two classes; 0.03 is chance), the error of mean probabilities from 0.06 to 0.02.
+truth falls from 0.10 to 0.055 (six voxels, two classes, 6000 draws; 0.02 is chance, voxels drawn one by one are at 0.6), the
+error of the mean probabilities from 0.035 to 0.02.
 The noise goes from pure noise to sigma/alpha = 4 and down to sqrt(2) (`label_times`); lower, and voxels settle one by one.
 
 Draw d has the same noise in every slice: neighbouring slices that look alike get labels that look alike, and a draw is a
@@ -37,7 +38,7 @@ from radiata_core.joint_denoisers import (
     RealField,
 )
 from radiata_core.paths import Path
-from radiata_core.seeds import generators_of, noise_of
+from radiata_core.seeds import generator_of, noise_of
 from radiata_core.solvers import ddpm, integrate
 from radiata_medical.model.draw_statistics import DrawSums, SampledSegmentation
 from radiata_medical.model.joint_model import build_joint
@@ -92,7 +93,7 @@ def segment_slices(
         draws: Label maps, >= 1; with one step all draws are one.
         steps: Evaluations of a draw, >= 1.
         axis: Axis across the slices, 2 for axial ones.
-        batch_size: Slices at once; changes nothing but memory.
+        batch_size: Slices (or draws of few slices) at once; changes nothing but memory.
         seed: Of the draws; draw d is the same for any number of draws.
         fusion: "mean": class of largest mean probability, the best guess for draws of one law. "staple": by STAPLE.
         device: Where the network runs.
@@ -111,7 +112,9 @@ def segment_slices(
     for start in range(0, len(slices), batch_size):
         rows = slice(start, min(start + batch_size, len(slices)))
         images, crop = _padded(torch.from_numpy(slices[rows].copy()), joint)
-        for draw, found in enumerate(_draws(joint, images.to(device), noise_sd, times, draws, seed)):
+        for draw, found in enumerate(
+            _draws(joint, images.to(device), noise_sd, times, draws, seed, batch_size)
+        ):
             sums.add(rows, draw, found, crop)
         if progress is not None:
             progress(rows.stop)
@@ -119,27 +122,53 @@ def segment_slices(
 
 
 def _draws(
-    joint: JointDenoiser, images: Tensor, noise_sd: float, times: Tensor, draws: int, seed: int
+    joint: JointDenoiser,
+    images: Tensor,
+    noise_sd: float,
+    times: Tensor,
+    draws: int,
+    seed: int,
+    batch_size: int,
 ) -> Iterator[JointPosterior]:
-    """What each draw ends with, for a batch of slices (slice, 1, *grid)."""
+    """What each draw ends with, for some slices (slice, 1, *grid); several draws at once where slices are few."""
     lam = torch.tensor(-math.log(noise_sd) if noise_sd > 0 else math.inf, dtype=torch.float64)
     t_image = joint.path.time_of_log_snr(lam)
-    given = joint.labels_given_image(float(joint.path.coefficients(t_image).alpha) * images, t_image)
-    event = (joint.labels.channels, *images.shape[2:])
-    first = given.both(images.new_zeros(len(images), *event), times[0])
+    seen = float(joint.path.coefficients(t_image).alpha) * images
+    count, event = len(images), (joint.labels.channels, *images.shape[2:])
+    first = joint.labels_given_image(seen, t_image).both(images.new_zeros(count, *event), times[0])
     if len(times) == 2:
         yield first
         return
     c = joint.path.coefficients(times[1])
     table = ddpm(times[1:], joint.path)
-    for draw in range(draws):
+    most = max(1, batch_size // count)
+    for start in range(0, draws, most):
+        some = range(start, min(start + most, draws))
         # The same numbers in every slice: see the top of the page.
-        noises, uniforms = (generators_of([seed] * len(images), key, draw) for key in (_NOISE, _CLASS))
+        noises, uniforms = (
+            [generator_of(seed, key, draw) for draw in some for _ in range(count)] for key in (_NOISE, _CLASS)
+        )
+        given = joint.labels_given_image(_repeated(seen, len(some)), t_image)
         steps = _DrawnSteps(given, uniforms, table.evaluations)
         noise = noise_of(noises, event, images.dtype, images.device)
-        state = float(c.alpha) * drawn_field(first, uniforms) + float(c.sigma) * noise
-        integrate(steps, state, table, generators=noises)
-        yield steps.said
+        begun = drawn_field(_rows_of(first, slice(None), len(some)), uniforms)
+        integrate(steps, float(c.alpha) * begun + float(c.sigma) * noise, table, generators=noises)
+        for index in range(len(some)):
+            yield _rows_of(steps.said, slice(index * count, (index + 1) * count))
+
+
+def _repeated(rows: Tensor, times: int) -> Tensor:
+    return rows.repeat(times, *[1] * (rows.ndim - 1))
+
+
+def _rows_of(found: JointPosterior, rows: slice, times: int = 1) -> JointPosterior:
+    """Some rows of a posterior, all of them repeated."""
+    log_p = found.log_probabilities
+    return JointPosterior(
+        _repeated(found.image[rows], times),
+        _repeated(found.labels[rows], times),
+        None if log_p is None else _repeated(log_p[rows], times),
+    )
 
 
 class _DrawnSteps:

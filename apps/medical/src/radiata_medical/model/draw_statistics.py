@@ -101,7 +101,7 @@ class DrawSums:
             p = found.probabilities.movedim(1, 0)[:, :, *crop].float().cpu().numpy()
         self.probabilities[:, rows] += self.weight * p
         self.entropy[rows] += self.weight * entropy_of(p)
-        self.image[rows] += self.weight * found.image[:, 0, *crop].float().cpu().numpy()
+        self.image[rows] += self.weight * found.image[:, 0][:, *crop].float().cpu().numpy()
         self.classes[draw, rows] = p.argmax(0)
         if self.distance is not None and self.square is not None:
             self.distance[:, rows] += self.weight * CLIP_MM * field_

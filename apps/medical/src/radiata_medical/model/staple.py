@@ -13,13 +13,15 @@ diagonal of theta is specificity (class 0) and sensitivity (class 1).
 Voxels at which all raters said the same things are alike: the sums run over *patterns* of answers with their counts, some
 thousands where a head has millions of voxels, and nothing is approximated. Products are sums of logarithms.
 
-Two cautions. The prior pi is that of the whole grid: a large background makes rare structures rarer; a `mask` (where raters
-disagree, and around it) takes it away. And draws of one sampler are raters of equal worth: for them the mean of the
-probabilities is the better fusion, and STAPLE tells only that they are equal.
+Two cautions. The prior pi is given or estimated, and one for the whole grid: a large background makes rare structures
+rarer; a `mask` (where raters disagree, and around it) takes it away. And draws of one sampler are raters of equal worth: for
+them the mean of the probabilities is the better fusion, and STAPLE tells only that they are equal.
 
 References:
     Warfield, Zou & Wells, "Simultaneous truth and performance level estimation (STAPLE)", IEEE Trans. Med. Imaging 2004,
         https://doi.org/10.1109/TMI.2004.828354 (the two steps for binary and for several labels).
+    Dawid & Skene, "Maximum likelihood estimation of observer error-rates using the EM algorithm", J. R. Stat. Soc. C 1979,
+        https://doi.org/10.2307/2346806 (with the prior estimated).
 """
 
 from collections.abc import Sequence
@@ -79,6 +81,7 @@ def staple(
     count: int,
     *,
     prior: Sequence[float] | None = None,
+    estimate_prior: bool = False,
     mask: np.ndarray | None = None,
     start: float = 0.99,
     rounds: int = 300,
@@ -89,7 +92,8 @@ def staple(
     Args:
         ratings: Classes 0 … count - 1 said by each rater, (rater, *grid), whole numbers.
         count: Number of classes, 2 … 256.
-        prior: Probability of each class; None: its share of all answers.
+        prior: Probability of each class; None: its share of all answers, which poor raters pull towards equality.
+        estimate_prior: Estimate it too, starting from `prior`: it becomes the mean of the posterior.
         mask: Voxels that count, (*grid); None: all.
         start: Diagonal of every confusion matrix at the start, in (1/count, 1).
         rounds: Most rounds.
@@ -108,7 +112,9 @@ def staple(
     else:
         pi = np.asarray(prior, np.float64)
     pi = pi / pi.sum()
-    theta, trace, converged, posterior = _em(patterns, counts, pi, start, rounds, tolerance)
+    theta, pi, trace, converged, posterior = _em(
+        patterns, counts, pi, estimate_prior, start, rounds, tolerance
+    )
     pattern = np.full(answers.shape[1], -1, np.int64)
     pattern[inside] = index
     classes = np.empty(answers.shape[1], np.uint8)
@@ -137,8 +143,14 @@ def majority_vote(ratings: np.ndarray, count: int) -> np.ndarray:
 
 
 def _em(
-    patterns: np.ndarray, counts: np.ndarray, pi: np.ndarray, start: float, rounds: int, tolerance: float
-) -> tuple[np.ndarray, list[float], bool, np.ndarray]:
+    patterns: np.ndarray,
+    counts: np.ndarray,
+    pi: np.ndarray,
+    estimate_prior: bool,
+    start: float,
+    rounds: int,
+    tolerance: float,
+) -> tuple[np.ndarray, np.ndarray, list[float], bool, np.ndarray]:
     raters, count = len(patterns), len(pi)
     theta = np.full((raters, count, count), (1 - start) / (count - 1))
     theta[:, range(count), range(count)] = start
@@ -153,12 +165,13 @@ def _em(
         updated = np.where(total > _FLOOR, estimate, theta)
         moved = float(np.abs(updated - theta).max())
         theta = updated
+        pi = total / total.sum() if estimate_prior else pi
         if moved <= tolerance:
             converged = True
             break
     posterior, evidence = _truth(patterns, pi, theta)
     trace.append(float(counts @ evidence))
-    return theta, trace, converged, posterior
+    return theta, pi, trace, converged, posterior
 
 
 def _truth(patterns: np.ndarray, pi: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
