@@ -10,6 +10,7 @@ from radiata_core.checkpoint import load_model
 from radiata_core.errors import InputError
 from radiata_core.runs import read_json, read_log
 from radiata_medical.cli import run
+from radiata_medical.experiment import calibrating
 from radiata_medical.experiment.train import Train
 
 from .tiny_labels import tiny_store
@@ -32,6 +33,7 @@ def tiny(store: Path, out: Path, task: str = "prior", **changes: object) -> Trai
         "checkpoint_every": 1,
         "validate_every": 2,
         "validation_scans": 2,
+        "calibration_windows": 0,
         "log_every": 1,
         "tensorboard": False,
     }
@@ -72,6 +74,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(store: Path, tmp_path: Path) -> 
         for name in ("whole", "parts")
     ]
     assert losses[0][4] == losses[1][4]
+
+
+def test_a_prior_is_measured_when_it_is_done(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before: a run that stops is measured when it was resumed to its end."""
+    asked = []
+    monkeypatch.setattr(calibrating, "calibrate", lambda *words, **options: asked.append((words, options)))
+    changes = {"validate_every": 5, "calibration_windows": 3, "images": True}
+    tiny(store, tmp_path / "run", max_minutes=0.0, **changes).run()
+    assert asked == []
+    tiny(store, tmp_path / "run", resume=True, **changes).run()
+    tiny(store, tmp_path / "other", "restorer", **changes).run()
+    (((models, _, *numbers), options),) = asked
+    assert models[0] == tmp_path / "run" / "model.safetensors" and numbers == [2, 16, 3]
+    assert options == {"rendered": False, "device": "cpu"}
 
 
 def test_another_seed_is_another_run(store: Path, tmp_path: Path) -> None:
@@ -122,6 +140,7 @@ def test_dry_run_prints_and_writes_nothing(
     [
         (["--window", "40"], "a multiple of 16 voxels; got 40. Try 32"),
         (["--resume", "--overwrite"], "--resume or --overwrite; got both"),
+        (["--calibration-windows", "-1"], "at least 0; got -1"),
         (["--start", "no-such-model"], "expected a model's name"),
     ],
 )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radiata_core.checkpoint import load_model, save_model
+from radiata_core.checkpoint import LoadedModel, load_model, save_model
 from radiata_core.denoisers import EDMDenoiser
 from radiata_core.errors import InputError
 from radiata_core.files import sha256
@@ -32,7 +32,7 @@ from radiata_medical.model.feature_head import fit_head
 from radiata_medical.model.weights import find_model
 from radiata_medical.model.working_grid import WorkingScan
 
-__all__ = ["LabelledSlices", "labelled_slices", "train_head"]
+__all__ = ["LabelledSlices", "fitted_heads", "labelled_slices", "prior_of_slices", "train_head"]
 
 _ANY = Codebook({"any": tuple(range(1, 65536))}, {}, freesurfer=False)
 
@@ -160,17 +160,61 @@ def train_head(
     Raises:
         InputError: as `labelled_slices`, or a model that is no 2-D prior.
     """
-    under = load_model(find_model(prior))
-    network: Any = getattr(under.denoiser, "network", None)
-    if not isinstance(under.denoiser, EDMDenoiser) or network.options.get("dims") != 2:
-        raise InputError(f"expected a 2-D prior; got {prior}. Use prior-2d or one trained with --dims 2.")
+    under = prior_of_slices(prior)
     data = labelled_slices(images, labels, classes=classes, slices=slices)
+    return fitted_heads(
+        data, under, out,
+        prior=prior, minutes=minutes, steps=steps, seed=seed, members=members, hidden=hidden, report=report,
+    )  # fmt: skip
+
+
+def prior_of_slices(name: str) -> LoadedModel:
+    """The prior of slices of a name, file or run folder.
+
+    Raises:
+        InputError: no such model, or one of another kind.
+    """
+    found = load_model(find_model(name))
+    network: Any = getattr(found.denoiser, "network", None)
+    if not isinstance(found.denoiser, EDMDenoiser) or network.options.get("dims") != 2:
+        raise InputError(f"expected a 2-D prior; got {name}. Use prior-2d or one trained with --dims 2.")
+    return found
+
+
+def fitted_heads(
+    data: LabelledSlices,
+    under: LoadedModel,
+    out: Path,
+    *,
+    prior: str,
+    minutes: float | None,
+    steps: int | None,
+    seed: int = 0,
+    members: int = 5,
+    hidden: int = 32,
+    report: Callable[[float, float], object] | None = None,
+) -> Path:
+    """Train heads on slices that were read, and write `out`: the work of `train_head`.
+
+    Args:
+        data: From `labelled_slices`.
+        under: From `prior_of_slices`.
+        out: Model file.
+        prior: Name under which `segment` will look for the prior.
+        minutes: See `train_head`.
+        steps: See `train_head`.
+        seed: See `train_head`.
+        members: See `train_head`.
+        hidden: See `train_head`.
+        report: See `train_head`.
+    """
     heads = fit_head(
         data.images, data.labels, under.denoiser, classes=len(data.table.colours), steps=steps,
         seconds=None if minutes is None else 60 * minutes, seed=seed, members=members,
         hidden=hidden, report=report,
     )  # fmt: skip
     metadata: dict[str, Any] = {
+        "application": "radiata-medical",
         "task": "head",
         "dims": 2,
         "spacing": 1.0,
@@ -179,6 +223,7 @@ def train_head(
         "slices": len(data.images),
         "sources": data.sources,
         "training": {"minutes": minutes, "steps": steps, "seed": seed},
+        "intended_use": "Research: segmentation of head scans. Not for clinical use.",
     }
     save_model(out, heads, metadata=metadata)
     return out

@@ -36,12 +36,14 @@ class Numbers:
         batch_size: Rows of a step.
         together: Rows of one rendering.
         learning_rate: After the warm-up.
+        steps: Of the optimiser.
     """
 
     window: int
     batch_size: int
     together: int
     learning_rate: float
+    steps: int = 10_000
 
 
 def numbers_of(task: str, dims: int) -> Numbers:
