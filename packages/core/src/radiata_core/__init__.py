@@ -92,7 +92,15 @@ variation, wavelets) and `cubic_resampling` the baselines.
 Restoration: `restoration.restore(models, operator, y, noise_sd, mode)` takes what was best by measurement.
 `unrolled.UnrolledRestorer` is a denoiser and the prox of any operator in turn, trained by `unrolled.UnrolledRegression`
 (the loss of `log_squared_error`) on `operator_families`: `image_families` and `kspace_families` of `random_operators`.
-`tiling.TiledDenoiser` makes whole volumes of blocks with a halo.
+`tiling.TiledDenoiser` makes whole volumes of blocks with a halo, `planes.PlanewiseDenoiser` of slices in two or three
+directions.
+
+Labels: `joint_denoisers.JointDenoiser` diffuses an image and its labels, each with a time of its own, so that one network
+draws either given the other; `multitask_elbo.MultitaskELBO` trains it. `denoiser_features.DenoiserFeatures` are what a
+frozen denoiser holds of an image, for tasks with few labels.
+
+Guides: `noise_experts.NoiseExperts` teaches a classifier or segmenter of clean images to read noisy ones, by the additions
+of `low_rank` and on samples of the prior itself (`generated_sets`); `noise_experts.ClassifierGuided` is the guided denoiser.
 
 Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
 in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
@@ -107,7 +115,8 @@ seed and step), `ema`, `training_log`, `training_state` and `checkpoints`; `chec
 as a pickle.
 
 Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `logs` and
-`provenance`, `commands` (verbs and exit codes), `signals`, `errors`, and `types`, where shapes are named.
+`provenance`, `shipped_weights` (a model by name, file or run), `commands` (verbs and exit codes), `signals`, `errors`, and
+`types`, where shapes are named.
 
 Modules are imported when they are first used: `import radiata_core` costs a command line nothing and does not
 import torch.
