@@ -10,6 +10,9 @@ restore      24 slices x 3 seeds of noise: denoise (10 %), sr2 (2 x 2 means), in
 sample       19 draws: variance over squared error and coverage of 90 % intervals, before and after one factor that
              is measured on validation slices.
 volume       whole heads at 1 mm from 4 mm slices and from a quarter of k-space: 3-D in blocks, 2-D by planes, TV in 3-D.
+segment      whole heads: Dice by tissue on test people, calibration, real heads beside MeshNet (--scans, --judge).
+fewshot      8 and 64 labelled slices: heads on the prior's features, U-Net from scratch, equal CPU-seconds.
+anomaly      average precision of lesion maps, beside chance and scores that need no prior (--lesions: real shapes).
 timing       CPU-seconds of one thread and peak memory of a fresh process, a slice at a time.
 """
 
@@ -25,11 +28,23 @@ from typing import Any
 import numpy as np
 import torch
 
+import medical_anomaly
+import medical_fewshot
 import medical_restoration as slices
+import medical_segmentation
 import medical_volumes
 from radiata_core.checkpoint import load_model
 from radiata_medical.data.label_maps import LabelMaps
 from radiata_medical.model.weights import find_model
+
+
+def join(figures: dict[str, Any], others: dict[str, Any]) -> None:
+    """Add the figures of another run; where both have one, the other's counts."""
+    for key, value in others.items():
+        if isinstance(value, dict) and isinstance(figures.get(key), dict):
+            join(figures[key], value)
+        else:
+            figures[key] = value
 
 
 def models_of(arguments: argparse.Namespace, device: str) -> tuple[Any, Any]:
@@ -56,13 +71,15 @@ def restore(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
     methods, validation, test = setting(arguments, device)
     figures: dict[str, Any] = {}
     for task in arguments.tasks:
-        chosen = slices.tuned(methods, task, validation)
+        names = [n for n in slices.names_of(task) if not arguments.methods or n in arguments.methods]
+        chosen = slices.tuned(methods, task, validation, names)
         found = slices.scored(methods, task, test, chosen, 1 if arguments.quick else 3, arguments.batch)
         rows: dict[str, Any] = {}
         for name, values in sorted(found.items(), key=lambda item: -item[1].mean()):
-            mean, low, high = slices.difference(found["radiata"], values, test.people)
+            mean, low, high = slices.difference(found.get("radiata", values), values, test.people)
             rows[name] = {
                 "psnr": float(values.mean()),
+                "each": values.tolist(),
                 "sd_over_seeds": float(values.mean(1).std()),
                 "gain": mean,
                 "interval": (low, high),
@@ -117,6 +134,16 @@ def summary(figures: dict[str, Any]) -> dict[str, Any]:
         if calibrated is not None:
             found[f"variance_error_ratio_{task}"] = calibrated["ratio_after"]
             found[f"coverage90_{task}"] = calibrated["coverage90_after"]
+    few = figures.get("fewshot", {})
+    for key in ("dice_fewshot8_features", "dice_fewshot8_scratch"):
+        if key in few:
+            found[key] = float(np.mean(few[key]))
+    segmented = figures.get("segment", {})
+    if segmented:
+        found["dice_tissue_heldout"] = segmented["synthetic"]["random"]["mean"]
+        found["ece"] = segmented["calibration"]["ece"]
+        if "real" in segmented:
+            found["dice_wm_vs_meshnet"] = float(np.mean([row["white"] for row in segmented["real"].values()]))
     for key, values in gains.items():
         if values:
             found[f"mean_gain_over_{key}"] = float(np.mean(values))
@@ -176,10 +203,38 @@ def volume(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
             return medical_volumes.volume_figures(
                 *restorers, store, device, 1, shape=(64, 64, 64), iterations=5
             )
-        return medical_volumes.volume_figures(*restorers, store, device, arguments.heads)
+        return medical_volumes.volume_figures(
+            *restorers, store, device, arguments.heads, names=arguments.methods or ()
+        )
 
 
-SECTIONS = {"restore": restore, "sample": sample, "volume": volume, "timing": timing}
+def segment(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    network = load_model(
+        arguments.models / "segmenter" if arguments.models else find_model("segmenter")
+    ).denoiser
+    scans = sorted(arguments.scans.glob("*.nii.gz")) if arguments.scans else []
+    with LabelMaps(arguments.store) as store:
+        return medical_segmentation.segmentation_figures(
+            network, store, scans, arguments.judge, arguments.kinds, arguments.quick
+        )
+
+
+def fewshot(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    prior, _ = models_of(arguments, device)
+    with LabelMaps(arguments.store) as store:
+        return medical_fewshot.fewshot_figures(prior, store, arguments.seconds, 1 if arguments.quick else 2)
+
+
+def anomaly(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    prior, _ = models_of(arguments, device)
+    with LabelMaps(arguments.store) as store:
+        return medical_anomaly.anomaly_figures(prior, store, arguments.lesions, 4 if arguments.quick else 24)
+
+
+SECTIONS = {
+    "restore": restore, "sample": sample, "volume": volume, "segment": segment, "fewshot": fewshot, "anomaly": anomaly,
+    "timing": timing,
+}  # fmt: skip
 
 
 def main() -> None:
@@ -189,6 +244,7 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--tasks", nargs="+", choices=slices.TASKS, default=list(slices.TASKS))
+    parser.add_argument("--methods", nargs="+", help="of sections restore and volume; all by default")
     parser.add_argument(
         "--merge", nargs="+", type=Path, default=[], help="figures of other runs, to be summed up"
     )
@@ -196,6 +252,15 @@ def main() -> None:
     parser.add_argument("--models", type=Path)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--heads", type=int, default=4, help="whole heads of section volume")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="CPU-seconds of a training of section fewshot"
+    )
+    parser.add_argument("--scans", type=Path, help="folder of real T1 heads, for section segment")
+    parser.add_argument("--judge", type=Path, help="folder of MeshNet's three-class weights, for the same")
+    parser.add_argument(
+        "--kinds", nargs="+", default=list(medical_segmentation.KINDS), help="synthetic scans of it"
+    )
+    parser.add_argument("--lesions", type=Path, help="folder of lesion masks, for section anomaly")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--alone")
@@ -211,11 +276,10 @@ def main() -> None:
         *arguments.merge,
         *([arguments.json] if arguments.json and arguments.json.is_file() else []),
     ):
-        for section, values in json.loads(path.read_text()).items():
-            figures.setdefault(section, {}).update(values)
+        join(figures, json.loads(path.read_text()))
     for section in arguments.only:
         made = SECTIONS[section](arguments, device) | {"device": name}
-        figures.setdefault(section, {}).update(made)
+        join(figures, {section: made})
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=1))
     figures["summary"] = summary(figures)

@@ -24,7 +24,7 @@ from radiata_core.masking import Masking
 from radiata_core.measurement_noise import GaussianNoise
 from radiata_core.operators import LinearOperator
 from radiata_core.pointwise import Identity
-from radiata_core.posterior import denoise_once, sample_posterior
+from radiata_core.posterior import sample_posterior
 from radiata_core.posterior_calibration import calibration, widened
 from radiata_core.posterior_presets import (
     calibrated,
@@ -40,11 +40,13 @@ from radiata_core.posterior_presets import (
 )
 from radiata_core.posterior_spread import MeasuredSpread, measured_spread
 from radiata_core.posterior_walk import PosteriorMethod
+from radiata_core.restoration import RestorationModels, restore
 from radiata_core.seeds import generator_of, generators_of
 from radiata_core.times import KarrasGrid
 from radiata_core.unrolled import UnrolledRestorer
 from radiata_medical.data.label_maps import LabelMaps
 from radiata_medical.data.synthesis import ScanSpec, head_of, synthesise
+from radiata_medical.model.prior import SIGMA_DATA
 
 SIZE = 192
 EVALUATIONS = 50
@@ -159,9 +161,12 @@ class Methods:
             return tv_restoration(operator, y, settings["weight"])
         if name == "wavelet":
             return wavelet_restoration(operator, y, settings["weight"], shifts=4)
-        if name == "once":
-            return denoise_once(self.prior, y, noise_sd)
-        if name == "radiata":
+        if (
+            name == "radiata"
+        ):  # the default: one evaluation of the prior for denoising, else the unrolled restorer
+            models = RestorationModels(self.prior, self.restorer, self.spread, data_sd=SIGMA_DATA)
+            return restore(models, operator, y, noise_sd, batch_size=len(y)).x
+        if name == "unrolled":
             with torch.no_grad():
                 return self.restorer.restore(operator, y, noise_sd)
         evaluations = 24 if name == "relaxed_prox" else EVALUATIONS
@@ -176,7 +181,7 @@ CLASSICAL = ("zero_filled", "tv", "wavelet")
 
 
 def names_of(task: str) -> tuple[str, ...]:
-    extra = {"denoise": ("once",), "sr2": ("tricubic",)}.get(task, ())
+    extra = {"denoise": ("unrolled",), "sr2": ("tricubic",)}.get(task, ())
     return ("radiata", *SAMPLERS, *CLASSICAL, *extra)
 
 
@@ -199,12 +204,12 @@ def spread_of(prior: Any, images: Tensor) -> MeasuredSpread:
     return measured_spread(prior, images, times, generators_of(range(len(images)), 5))
 
 
-def tuned(methods: Methods, task: str, validation: Slices) -> dict[str, dict[str, Any]]:
+def tuned(methods: Methods, task: str, validation: Slices, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The best setting of every method on the validation slices."""
     operator, noise_sd = operator_of(task, methods.device)
     y = measured(operator, validation.images, noise_sd, 0)
     best = {}
-    for name in names_of(task):
+    for name in names:
         scores = []
         for settings in methods.settings(name):
             generators = generators_of(range(len(y)), 2)
@@ -225,7 +230,7 @@ def scored(
     """PSNR of every method, (seeds, images)."""
     operator, noise_sd = operator_of(task, methods.device)
     found: dict[str, np.ndarray] = {}
-    for name in names_of(task):
+    for name in settings:
         rows = []
         for seed in range(seeds):
             y = measured(operator, test.images, noise_sd, 1 + seed)
