@@ -12,7 +12,6 @@ fresh process. An *ensemble* is a folder of runs, `member-0/`, `member-1/`, …,
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import xarray as xr
 from radiata_core.checkpoint import load_model
 from radiata_core.errors import InputError
 from radiata_core.seeds import seed_of
+from radiata_core.shipped_weights import find_weights, shipped_weights
 from radiata_latents.data.trials import heldin_first
 from radiata_latents.model.gru_smoother import GRUSmoother
 from radiata_latents.model.langevin_flow import LangevinFlow
@@ -173,8 +173,7 @@ def metadata_of(population: xr.Dataset, kind: ModelKind | str) -> dict[str, Any]
 
 def shipped() -> dict[str, Path]:
     """Name -> file of the models that come with the package."""
-    with as_file(files("radiata_latents") / "weights") as folder:
-        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return shipped_weights("radiata_latents")
 
 
 def find_model(name_or_path: str | Path) -> Path:
@@ -183,13 +182,8 @@ def find_model(name_or_path: str | Path) -> Path:
     Raises:
         InputError: there is no such model, the run is not finished, or it is an ensemble.
     """
-    known = shipped()
-    if str(name_or_path) in known:
-        return known[str(name_or_path)]
     path = Path(name_or_path)
-    if path.is_dir():
-        if (path / "model.safetensors").is_file():
-            return path / "model.safetensors"
+    if path.is_dir() and str(name_or_path) not in shipped() and not (path / "model.safetensors").is_file():
         if members := _member_folders(path):
             raise InputError(
                 f"expected one model in {path}; got an ensemble of {len(members)}. Name a member, as {members[0]}."
@@ -197,12 +191,7 @@ def find_model(name_or_path: str | Path) -> Path:
         raise InputError(
             f"expected model.safetensors in {path}; got a folder without it. Finish its training (train --resume)."
         )
-    if path.is_file():
-        return path
-    raise InputError(
-        f"expected a model's name ({', '.join(known) or 'none is shipped'}), file or run folder; got {str(path)!r}. "
-        "Check the path."
-    )
+    return find_weights("radiata_latents", name_or_path)
 
 
 def members_of(name_or_path: str | Path) -> list[Path]:

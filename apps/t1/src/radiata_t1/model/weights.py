@@ -3,10 +3,9 @@
 The shipped ones lie in the package's folder `weights/`, each a `.safetensors` with its `.json` and a model card.
 """
 
-from importlib.resources import as_file, files
 from pathlib import Path
 
-from radiata_core.errors import InputError
+from radiata_core.shipped_weights import find_weights, shipped_weights
 
 __all__ = ["DEFAULT", "FEW", "FEW_STEPS", "find_model", "shipped"]
 
@@ -22,8 +21,7 @@ FEW = 4
 
 def shipped() -> dict[str, Path]:
     """Name -> file of the models that come with the package."""
-    with as_file(files("radiata_t1") / "weights") as folder:
-        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
+    return shipped_weights("radiata_t1")
 
 
 def find_model(name: str) -> Path:
@@ -32,26 +30,4 @@ def find_model(name: str) -> Path:
     Raises:
         InputError: there is no such model.
     """
-    known = shipped()
-    if name in known:
-        return known[name]
-    path = Path(name)
-    if path.is_dir():
-        inside = path / "model.safetensors"
-        if inside.is_file():
-            return inside
-        found = sorted(path.glob("*.safetensors"))
-        if len(found) == 1:
-            return found[0]
-        state = (
-            "has none yet: training is not finished (continue it)"
-            if not found
-            else f"has {len(found)}: name one"
-        )
-        raise InputError(f"expected one model (.safetensors) in {path}; the folder {state}.")
-    if path.is_file():
-        return path
-    raise InputError(
-        f"expected a model's name ({', '.join(known) or 'none is shipped'}), file or run folder; got {name!r}. "
-        "Check the path."
-    )
+    return find_weights("radiata_t1", name)
