@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from radiata_core.checkpoint import load_model, save_model
+from radiata_core.fourier_sampling import FourierSampling
+from radiata_core.masking import Masking
 from radiata_core.paths import LinearPath
 from radiata_medical.data.label_maps import LabelMaps
 from radiata_medical.experiment import calibrating
@@ -55,6 +57,15 @@ def test_a_prior_that_is_too_sure_is_widened(generator: torch.Generator) -> None
     windows = 0.4 + 0.3 * torch.randn((4, 1, 16, 16), generator=generator)
     found = calibrated_metadata(WhiteGaussian(0.4, 0.1), windows, 0.3, draws=8, evaluations=8)
     assert found["widening"] > 1.3
+
+
+@pytest.mark.parametrize("event", [(1, 32, 32), (1, 24, 24, 24)])
+def test_a_hole_is_small_and_what_is_measured_is_less_than_the_image(event: tuple[int, ...]) -> None:
+    """Of the four measurements the hole leaves more than four fifths; the other two leave a quarter."""
+    whole, hole, lines, thick = (a for a, _ in calibrating._measurements(event, torch.device("cpu")))
+    assert isinstance(hole, Masking) and 0.8 < hole.mask.double().mean() < 1
+    assert whole(torch.ones(1, *event)).numel() == 4 * thick(torch.ones(1, *event)).numel()
+    assert isinstance(lines, FourierSampling) and 0.2 < lines.mask.double().mean() < 0.35
 
 
 def test_windows_are_of_the_validation_people_and_of_their_own_scans(tmp_path: Path) -> None:

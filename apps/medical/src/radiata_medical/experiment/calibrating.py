@@ -108,11 +108,11 @@ def validation_windows(
 
 def _measurements(event: tuple[int, ...], device: torch.device) -> list[tuple[LinearOperator, float]]:
     space, generator = event[1:], torch.Generator().manual_seed(3)
-    hole = ~lesion(space, generator, 0.15 * space[0])
+    observed = lesion(space, generator, 0.15 * space[0])
     lines = random_lines(space, 4, generator)
     return [
         (Identity(event), 0.1),
-        (Masking(hole.to(device), event), 0.02),
+        (Masking(observed.to(device), event), 0.02),
         (FourierSampling(lines.to(device), event, real=True), 0.02),
         (thick_slices(event, -1, 4), 0.02),
     ]
