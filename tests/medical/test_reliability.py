@@ -60,11 +60,11 @@ def test_the_temperature_that_was_put_in_is_found(rng, true):
     z = 2 * rng.standard_normal((4, 20_000))
     labels = (rng.random(20_000) > tempered(z, true).cumsum(0)).sum(0)
     found = fit_temperature(z, np.minimum(labels, 3))
-    assert found.value == pytest.approx(true, rel=0.05)
+    assert found.temperature == pytest.approx(true, rel=0.05)
     assert found.nll_after <= found.nll_before and found.ece_after < 0.02
     if true != 1.0:
         assert found.ece_before > 0.1
-    assert np.array_equal(tempered(z, found.value).argmax(0), z.argmax(0))
+    assert np.array_equal(tempered(z, found.temperature).argmax(0), z.argmax(0))
 
 
 def test_the_fit_is_a_minimum(rng):
@@ -75,8 +75,8 @@ def test_the_fit_is_a_minimum(rng):
     def nll(t: float) -> float:
         return float(-np.log(tempered(z, t))[labels, np.arange(500)].mean())
 
-    assert nll(found.value) == pytest.approx(found.nll_after, abs=1e-6)
-    assert nll(found.value) < min(nll(found.value * 1.05), nll(found.value / 1.05))
+    assert nll(found.temperature) == pytest.approx(found.nll_after, abs=1e-6)
+    assert nll(found.temperature) < min(nll(found.temperature * 1.05), nll(found.temperature / 1.05))
 
 
 def test_unknown_and_masked_voxels_do_not_count(world):

@@ -1,20 +1,13 @@
-"""The joint denoiser of scans and their labels: one network for segmentation, synthesis, and both from noise.
+"""The joint denoiser of scans and their labels, with the labels as classes or as signed distances to their surfaces.
 
-The core's `joint_denoisers` says what it is; here is the network this application trains: the U-Net of the prior with the
-label field as further channels, in and out, and a second noise level. It is local, as the prior is, and works on any grid
-whose axes divide by 8.
+The core's `joint_denoisers` says what it is, `prior.build_joint` has the network; here the label field may be of distances
+(`label_fields`), whose draws have surfaces between voxels and a spread in mm.
 """
 
 from collections.abc import Sequence
 
-import torch
-
-from radiata_core.errors import InputError
-from radiata_core.joint_denoisers import ClassField, JointDenoiser, RealField
-from radiata_core.nets.unet import UNet
-from radiata_core.paths import LinearPath
-from radiata_core.seeds import seed_of
-from radiata_medical.model.prior import CHANNELS, SIGMA_DATA
+from radiata_core.joint_denoisers import JointDenoiser, RealField
+from radiata_medical.model import prior
 
 __all__ = ["DISTANCE_RMS", "build_joint"]
 
@@ -31,7 +24,7 @@ def build_joint(
     distances: bool = False,
     covariates: int = 0,
 ) -> JointDenoiser:
-    """An untrained joint denoiser of scans and their labels, local and without attention, a function of the seed.
+    """An untrained joint denoiser, local and without attention, a function of the seed.
 
     Args:
         dims: 2 for slices, 3 for blocks.
@@ -42,28 +35,9 @@ def build_joint(
         covariates: Numbers that describe the contrast; 0 for none.
 
     Raises:
-        InputError: other dimensions.
+        InputError: other dimensions, or fewer than 2 classes.
     """
-    if dims not in CHANNELS:
-        raise InputError(
-            f"expected a joint model of 2 or 3 dimensions; got {dims}. Slices have 2, volumes 3."
-        )
-    widths = tuple(channels or CHANNELS[dims])
-    coarse = len(widths) - 1
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, 0))
-        network = UNet(
-            dims=dims,
-            in_channels=1 + classes,
-            out_channels=1 + classes,
-            patch=2,
-            channels=widths,
-            down_blocks=(0, *[2] * coarse) if dims == 2 else (0, *[1] * coarse),
-            up_blocks=(1, *[2] * coarse),
-            attention=(False,) * len(widths),
-            covariates=covariates,
-            destination=True,
-            norm="channel",
-        )
-    labels = RealField(classes, DISTANCE_RMS) if distances else ClassField(classes)
-    return JointDenoiser(network, LinearPath(), RealField(1, SIGMA_DATA), labels)
+    joint = prior.build_joint(dims, classes, channels, covariates, seed)
+    if not distances:
+        return joint
+    return JointDenoiser(joint.network, joint.path, joint.image, RealField(classes, DISTANCE_RMS))

@@ -26,7 +26,7 @@ from radiata_core.errors import InputError
 __all__ = [
     "ErrorCorrelation",
     "Reliability",
-    "Temperature",
+    "TemperatureFit",
     "class_wise_reliability",
     "fit_temperature",
     "spread_error_correlation",
@@ -68,18 +68,18 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Temperature:
+class TemperatureFit:
     """A fitted temperature and what it changed, on the voxels it was fitted to.
 
     Attributes:
-        value: T; above 1 for a network that was too sure.
+        temperature: T; above 1 for a network that was too sure.
         nll_before: Mean -log p(label), nats a voxel, at T = 1.
         nll_after: The same at T.
         ece_before: Top-label expected calibration error at T = 1.
         ece_after: The same at T.
     """
 
-    value: float
+    temperature: float
     nll_before: float
     nll_after: float
     ece_before: float
@@ -143,7 +143,7 @@ def tempered(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 def fit_temperature(
     logits: np.ndarray, labels: np.ndarray, mask: np.ndarray | None = None, bins: int = 15
-) -> Temperature:
+) -> TemperatureFit:
     """The T under which the true labels are likeliest, in [1/20, 20].
 
     Args:
@@ -170,7 +170,7 @@ def fit_temperature(
     before, after = (
         _diagram(p.max(0), p.argmax(0) == true, bins) for p in (tempered(z, 1), tempered(z, value))
     )
-    return Temperature(value, nll(0.0), nll(best), before.expected_error, after.expected_error)
+    return TemperatureFit(value, nll(0.0), nll(best), before.expected_error, after.expected_error)
 
 
 def spread_error_correlation(
