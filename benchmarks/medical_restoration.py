@@ -129,8 +129,8 @@ class Methods:
             "dds": cross("strength", (5.0, 50.0, 500.0)),
             "ddnm": [{"eta": eta, "top": top} for eta in (0.85, 1.0) for top in tops],
             "relaxed_prox": cross("weight", (0.3, 0.5, 0.8)),
-            "tv": [{"weight": w} for w in (0.0005, 0.001, 0.002, 0.004, 0.01, 0.02)],
-            "wavelet": [{"weight": w} for w in (0.0005, 0.002, 0.004, 0.01, 0.02, 0.05)],
+            "tv": [{"weight": w} for w in (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)],
+            "wavelet": [{"weight": w} for w in (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)],
         }.get(name, [{}])
 
     def sampler(self, name: str, settings: dict[str, Any]) -> PosteriorMethod:
