@@ -41,7 +41,7 @@ def test_the_spread_of_a_gaussian_is_its_posterior_variance(generator: torch.Gen
     """r^2 = kappa^2 v/(kappa^2 + v) within 4 standard errors; exact draws need no widening, within 15 %."""
     mean, sd = 0.4, 0.3
     windows = mean + sd * torch.randn((4, 1, 16, 16), generator=generator)
-    found = calibrated_metadata(WhiteGaussian(mean, sd), windows, sd, draws=8, evaluations=12)
+    found = calibrated_metadata(WhiteGaussian(mean, sd), windows, sd, draws=8, evaluations=12, batch=32)
     kappa, measured = (np.array(found["spread"][name]) for name in ("kappa", "variance"))
     assert kappa[0] == pytest.approx(0.01) and kappa[-1] == pytest.approx(10.0)
     exact = kappa**2 * sd**2 / (kappa**2 + sd**2)
@@ -55,7 +55,7 @@ def test_the_spread_of_a_gaussian_is_its_posterior_variance(generator: torch.Gen
 def test_a_prior_that_is_too_sure_is_widened(generator: torch.Generator) -> None:
     """The data spread 0.3 about the mean, the prior believes 0.1."""
     windows = 0.4 + 0.3 * torch.randn((4, 1, 16, 16), generator=generator)
-    found = calibrated_metadata(WhiteGaussian(0.4, 0.1), windows, 0.3, draws=8, evaluations=8)
+    found = calibrated_metadata(WhiteGaussian(0.4, 0.1), windows, 0.3, draws=8, evaluations=8, batch=32)
     assert found["widening"] > 1.3
 
 

@@ -16,7 +16,7 @@ from radiata_imaging.nifti import read_volume
 from radiata_imaging.volume import Volume
 from radiata_medical.data.structures import STRUCTURES, TISSUES, channels_of
 
-__all__ = ["Codebook", "codebook", "equal_neighbours", "read_labels"]
+__all__ = ["Codebook", "codebook", "equal_neighbours", "like_labels", "read_labels"]
 
 _LABELS_FROM = (
     0.5  # share of equal neighbours; images of 8 bits have 0.12 and less, label maps of heads 0.85 and more
@@ -73,6 +73,11 @@ def equal_neighbours(array: np.ndarray) -> float:
         pairs += int(both.sum())
         equal += int((both & (lines[:-1] == lines[1:])).sum())
     return equal / pairs if pairs else 1.0
+
+
+def like_labels(array: np.ndarray) -> bool:
+    """Whether an array (x, y, z) is a label map: whole numbers, at least half of whose neighbours inside are equal."""
+    return np.array_equal(array, np.rint(array)) and equal_neighbours(array) >= _LABELS_FROM
 
 
 def read_labels(path: Path, book: Codebook | None = None) -> tuple[np.ndarray, Volume]:

@@ -25,6 +25,7 @@ from radiata_core.errors import InputError
 from radiata_imaging.bids import find_scans, is_bids
 from radiata_imaging.nifti import SUFFIXES, open_image, read_volume
 from radiata_imaging.volume import Volume, axis_codes, times
+from radiata_medical.data.label_reading import like_labels
 
 __all__ = ["CONTRASTS", "Case", "case_of", "find_cases", "output_path", "read_mask", "read_scan", "same_grid"]
 
@@ -32,7 +33,6 @@ CONTRASTS = ("T1w", "T2w", "FLAIR", "PDw", "T2starw", "PDT2", "inplaneT1", "inpl
 """Suffixes of anatomical images in a BIDS tree."""
 
 _LABEL_SUFFIXES = ("dseg", "probseg", "mask")
-_EQUAL_NEIGHBOURS = 0.5
 _SAME = 1e-3  # of a voxel: how far two grids that count as one may lie apart
 
 
@@ -137,7 +137,7 @@ def read_scan(path: Path | str, *, assume_axcodes: str | None = None) -> Volume:
         raise InputError(
             f"expected an image of two axes or three; got {times(volume.shape)} in {path}. Is it a line?"
         )
-    if _like_labels(volume.array):
+    if like_labels(volume.array):
         raise InputError(
             f"expected an image; got whole numbers that are equal over regions, {np.unique(volume.array).size} of them, as "
             f"in a label map, in {path}. Give the scan it was made from."
@@ -211,19 +211,6 @@ def _require_spacing(path: Path) -> None:
             f"expected voxel spacings > 0; got {', '.join(f'{edge:g}' for edge in edges)} in the header of {path}. "
             "Repair its pixdim."
         )
-
-
-def _like_labels(array: np.ndarray) -> bool:
-    """Whole numbers, at least half of whose neighbours inside the head are equal."""
-    if not np.array_equal(array, np.rint(array)):
-        return False
-    pairs = equal = 0
-    for axis in range(array.ndim):
-        lines = np.moveaxis(array, axis, 0)
-        both = (lines[:-1] != 0) & (lines[1:] != 0)
-        pairs += int(both.sum())
-        equal += int((both & (lines[:-1] == lines[1:])).sum())
-    return pairs > 0 and equal >= _EQUAL_NEIGHBOURS * pairs
 
 
 def _meet(inside: np.ndarray, affine: np.ndarray, scan: Volume) -> bool:

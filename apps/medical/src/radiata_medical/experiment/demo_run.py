@@ -62,9 +62,13 @@ class _Models:
 
 def demonstrate(task: Demo) -> None:
     """Write the demo's folder and say what came out."""
-    head = cut_block(read_volume(example_head()), task.block)
+    whole = read_volume(example_head())
+    head = cut_block(whole, task.block)
+    shipped = task.prior is None and task.restorer is None
     models = _Models(
-        load_restorer(3, task.prior, task.restorer) if set(task.tasks) - {"segment"} else None,
+        load_restorer(3, task.prior, task.restorer, by_planes=shipped and task.mode == "mean")
+        if set(task.tasks) - {"segment"}
+        else None,
         load_segmenter("network", (task.segmenter,), seed=task.seed) if "segment" in task.tasks else None,
     )
     earlier = _is_demo(task.out)
@@ -79,7 +83,7 @@ def demonstrate(task: Demo) -> None:
         rows = [_restored(task, name, head, models.restorer, source) for name in _TITLES if name in task.tasks
                 if models.restorer is not None]  # fmt: skip
         if models.segmenter is not None:
-            _segmented(task, head, models.segmenter, source)
+            _segmented(task, head if 0 < task.block < 96 else whole, models.segmenter, source)
         if rows:
             _write(task.out / "scores.csv", rows)
         run.note(scores=rows)

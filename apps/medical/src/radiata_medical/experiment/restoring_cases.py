@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from radiata_core.masking import Masking
-from radiata_core.pointwise import Multiplication
+from radiata_core.operators import LinearOperator
+from radiata_core.pointwise import Multiplication, Scaling
 from radiata_core.provenance import peak_memory_mib
 from radiata_core.restoration import Mode, Restoration, restore
 from radiata_imaging.volume import Volume
@@ -89,6 +90,21 @@ class Solved:
     warnings: tuple[str, ...] = field(default=())
 
 
+def _planes(operator: LinearOperator) -> tuple[int, ...]:
+    """Array axes across which a network of slices cuts a volume: each slice holds the axis that was measured coarsely.
+
+    One evaluation goes through all three directions. Where there are several, two do: the third costs half as much again
+    and helps only where no axis is coarser (`benchmarks/medical.py --only volume`).
+    """
+    if isinstance(operator, Scaling):
+        return (0, 1, 2)
+    before, after = operator.event_shape[1:], operator.measurement_shape[1:]
+    coarse = [axis for axis, (n, m) in enumerate(zip(before, after, strict=False)) if n != m]
+    if len(before) == len(after) == 3 and len(coarse) == 1:
+        return tuple(axis for axis in range(3) if axis != coarse[0])
+    return (0, 1)
+
+
 @torch.no_grad()
 def solve(task: Task, restorer: Restorer, settings: Settings) -> Solved:
     """The image behind a task's measurements.
@@ -98,7 +114,11 @@ def solve(task: Task, restorer: Restorer, settings: Settings) -> Solved:
     """
     warnings = list(_doubts_before(task))
     models = restorer.on_axes(
-        task.frame.codes, settings.tile if restorer.dims == 3 else 0, settings.halo, warnings.append
+        task.frame.codes,
+        settings.tile if restorer.dims == 3 else 0,
+        settings.halo,
+        warnings.append,
+        planes=_planes(task.problems[0].operator),
     )
     found: list[Restoration] = []
     row = 0

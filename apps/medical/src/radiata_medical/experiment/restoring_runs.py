@@ -86,7 +86,7 @@ def run_cases(verb: "Restore") -> None:
     cases = cases_of(verb)
     degradation = verb.degradation()
     task = task_of(verb, cases[0], degradation) if len(cases) == 1 else None
-    _models(_dims(verb, cases[0], task), verb.model, verb.restorer, _device(verb.device))
+    _models(_dims(verb, cases[0], task), verb.model, verb.restorer, _device(verb.device), verb.mode)
     failures: list[Outcome] = []
     with Run(verb.out, COMMAND, verb, seed=verb.seed, resume=True) as run:
         with Progress(len(cases), "restore", unit="scan") as bar:
@@ -166,7 +166,9 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
     began = time.monotonic()
     try:
         degradation = verb.degradation()
-        restorer = _models(_dims(verb, case, task), verb.model, verb.restorer, _device(verb.device))
+        restorer = _models(
+            _dims(verb, case, task), verb.model, verb.restorer, _device(verb.device), verb.mode
+        )
         path = output_path(verb.out, case, "restored")
         extra = [p for p in (verb.sensitivities, verb.field) if p is not None]
         extra += [_mask_of(verb.mask, case)] if verb.mask is not None else []
@@ -234,8 +236,10 @@ def _dims(verb: "Restore", case: Case, task: Task | None) -> int:
 
 
 @lru_cache(maxsize=4)
-def _models(dims: int, prior: str | None, unrolled: str | None, device: str) -> Restorer:
-    return load_restorer(dims, prior, unrolled, device)
+def _models(dims: int, prior: str | None, unrolled: str | None, device: str, mode: str) -> Restorer:
+    """The models named; of the shipped ones, for the best image of a volume, those of slices (by planes)."""
+    by_planes = dims == 3 and mode == "mean" and prior is None and unrolled is None
+    return load_restorer(dims, prior, unrolled, device, by_planes=by_planes)
 
 
 def _device(word: str) -> str:

@@ -2,26 +2,30 @@ r"""What restores a scan: a prior, an unrolled restorer, what is known of their 
 
 Networks know heads with axes towards left, posterior, superior. Operators stay on the scan's own array, whatever its axes:
 `Oriented` permutes and flips the state before the network and back after it, so no voxel is ever interpolated.
-`TiledDenoiser` inside it bounds the memory; the data step sees the whole scan, so there are no seams.
+The data step sees the whole scan, so there are no seams. A network of volumes goes through it in blocks, which bounds the
+memory; a network of slices through every slice of two directions or three, which is better and takes several times as long.
 
-    Oriented(TiledDenoiser(prior))          a denoiser of the scan's own grid
+    Oriented(TiledDenoiser(prior))          a denoiser of the scan's own grid, from one of volumes
+    Oriented(PlanewiseDenoiser(prior))      the same from one of slices
 
 A prior's metadata may hold its *spread*, the mean squared error of its estimate at each noise level on held-out scans. What
 a scan leaves there, relative to it, says whether the scan looks like what the prior has learnt (`unlikeness`).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from radiata_core.checkpoint import LoadedModel, load_model
-from radiata_core.coefficients import Path
+from radiata_core.coefficients import Path as NoisePath
 from radiata_core.errors import InputError
 from radiata_core.kernels import Kernel, kernel_of
 from radiata_core.paths import add_noise
+from radiata_core.planes import PlanewiseDenoiser
 from radiata_core.posterior_spread import MeasuredSpread
 from radiata_core.restoration import RestorationModels
 from radiata_core.seeds import generator_of, noise_of
@@ -30,7 +34,7 @@ from radiata_core.types import Batch, Time
 from radiata_core.unrolled import UnrolledRestorer
 from radiata_medical.model.weights import find_model, shipped
 
-__all__ = ["Oriented", "Restorer", "load_restorer", "unlikeness"]
+__all__ = ["Known", "Oriented", "Restorer", "load_restorer", "unlikeness"]
 
 _WORLD = {"L": 0, "R": 0, "P": 1, "A": 1, "S": 2, "I": 2}
 
@@ -52,15 +56,19 @@ class Oriented(nn.Module):
         self.flips = tuple(axis + 2 for axis, code in enumerate(codes) if code in "RAI")
 
     @property
-    def path(self) -> Path:
+    def path(self) -> NoisePath:
         """The path of the denoiser."""
-        path: Path = self.denoiser.path
+        path: NoisePath = self.denoiser.path
         return path
 
     @property
     def kernel(self) -> Kernel:
         """The law of the noise of the denoiser."""
         return kernel_of(self.denoiser)
+
+    def inner_axis(self, axis: int) -> int:
+        """Which axis of the denoiser's space an axis of the array's is."""
+        return self.order.index(axis + 2) - 2
 
     def forward(self, x: Batch, t: Time, **conditions: Any) -> Batch:
         """E[x_0 | x_t], (batch, channel, *space), on the array's own axes."""
@@ -69,9 +77,22 @@ class Oriented(nn.Module):
         return found.permute(self.back).flip(self.flips)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a prior has learnt, from its metadata.
+
+    Attributes:
+        spacing: Voxel edges, least and largest, mm.
+        noise: Largest standard deviation of noise, in units of the prior.
+    """
+
+    spacing: tuple[float, float] = (0.6, 1.6)
+    noise: float = 0.3
+
+
 @dataclass(frozen=True, eq=False)
 class Restorer:
-    """Models of one dimension on a device.
+    """Models for slices or for volumes, on a device.
 
     Attributes:
         prior: E[x_0 | x_t].
@@ -82,7 +103,9 @@ class Restorer:
         widening: Factor on the deviations of draws, from the metadata; 1 if it was not measured.
         sigma_data: Root mean square of the data.
         device: Where the networks are.
-        said: What was said on the way about memory.
+        prior_dims: Of the prior's network: 2 goes through volumes by planes.
+        unrolled_dims: Of the unrolled restorer's, likewise.
+        known: What the prior has learnt.
     """
 
     prior: Any
@@ -93,75 +116,106 @@ class Restorer:
     widening: float
     sigma_data: float
     device: str
-    said: list[str] = field(default_factory=list)
+    prior_dims: int
+    unrolled_dims: int
+    known: Known = Known()
 
     def on_axes(
-        self, codes: str, tile: int, halo: int, say: Callable[[str], None] | None = None
+        self,
+        codes: str,
+        tile: int,
+        halo: int,
+        say: Callable[[str], None] | None = None,
+        *,
+        planes: Sequence[int] = (0, 1, 2),
+        together: int = 8,
+        done: Callable[[int], None] | None = None,
     ) -> RestorationModels:
-        """The models for arrays whose axes run as `codes`, in blocks.
+        """The models for arrays whose axes run as `codes`.
 
         Args:
             codes: One letter an axis, such as "RAS".
-            tile: Voxels along each axis of a block, 0: the whole.
+            tile: Voxels along each axis of a block of a network of volumes, 0: the whole.
             halo: Overlap of blocks on each side, voxels.
             say: Called when memory did not suffice and blocks were halved.
+            planes: Array axes across which a network of slices cuts volumes.
+            together: Slices that it sees at once, >= 1.
+            done: Called with the slices that have gone through it.
         """
 
-        def wrapped(denoiser: Any) -> Any:
-            return Oriented(TiledDenoiser(denoiser, tile, halo, say=say), codes)
+        def wrapped(denoiser: Any, dims: int) -> Any:
+            if dims == self.dims:
+                return Oriented(TiledDenoiser(denoiser, tile if dims == 3 else 0, halo, say=say), codes)
+            whole = TiledDenoiser(denoiser, 0, halo, together, say=say)
+            inner = [Oriented(whole, codes).inner_axis(axis) for axis in planes]
+            return Oriented(PlanewiseDenoiser(whole, inner, together, done), codes)
 
-        unrolled = None if self.unrolled is None else self.unrolled.on(wrapped(self.unrolled.denoiser))
-        return RestorationModels(wrapped(self.prior), unrolled, self.spread, self.widening, self.sigma_data)
+        unrolled = self.unrolled
+        if unrolled is not None:
+            unrolled = unrolled.on(wrapped(unrolled.denoiser, self.unrolled_dims))
+        prior = wrapped(self.prior, self.prior_dims)
+        return RestorationModels(prior, unrolled, self.spread, self.widening, self.sigma_data)
 
 
 def load_restorer(
-    dims: int, prior: str | None = None, unrolled: str | None = None, device: str = "cpu"
+    dims: int,
+    prior: str | None = None,
+    unrolled: str | None = None,
+    device: str = "cpu",
+    *,
+    by_planes: bool | None = False,
 ) -> Restorer:
     """The models named, or the shipped ones.
 
     Args:
-        dims: 2 or 3.
+        dims: 2 or 3: of what is restored.
         prior: Name, file or run of a prior; None: the shipped one.
         unrolled: Of an unrolled restorer; None: the shipped one beside the shipped prior, "none": no such network.
         device: Where to.
+        by_planes: For volumes, whether the shipped models are those of slices; None: those of volumes, but a named model
+            may be of slices. False refuses one.
 
     Raises:
         InputError: a model is not there, is another kind, or is made for other dimensions.
     """
-    name = prior or f"prior-{dims}d"
+    shipped_dims = 2 if by_planes else dims
+    taken = (2, 3) if dims == 3 and by_planes is not False else (dims,)
+    name = prior or f"prior-{shipped_dims}d"
     file = find_model(name)
     loaded = load_model(file)
-    _require_dims(loaded, dims, name)
+    prior_dims = _dims_of(loaded, dims, taken, name)
     if isinstance(loaded.denoiser, UnrolledRestorer):
         raise InputError(
             f"expected a prior as --model; got the unrolled restorer {name}. Give it as --restorer."
         )
     second = unrolled
-    if second is None and prior is None and f"restorer-{dims}d" in shipped():
-        second = f"restorer-{dims}d"
-    checksums = {file.stem if file.stem != "model" else file.parent.name: loaded.sha256}
-    network = None
+    if second is None and prior is None and f"restorer-{shipped_dims}d" in shipped():
+        second = f"restorer-{shipped_dims}d"
+    checksums = {_named(file): loaded.sha256}
+    network, unrolled_dims = None, dims
     if second not in (None, "none"):
         other_file = find_model(str(second))
         other = load_model(other_file)
-        _require_dims(other, dims, str(second))
+        unrolled_dims = _dims_of(other, dims, taken, str(second))
         if not isinstance(other.denoiser, UnrolledRestorer):
             raise InputError(
                 f"expected an unrolled restorer as --restorer; got another network: {second}. Or say none."
             )
         network = other.denoiser.to(device).eval()
-        checksums[other_file.stem if other_file.stem != "model" else other_file.parent.name] = other.sha256
+        checksums[_named(other_file)] = other.sha256
     given = loaded.metadata.get("spread")
-    spread = MeasuredSpread(tuple(given["kappa"]), tuple(given["variance"])) if given else None
     return Restorer(
         loaded.denoiser.to(device).eval(),
         network,
         dims,
         checksums,
-        spread,
+        MeasuredSpread(tuple(given["kappa"]), tuple(given["variance"])) if given else None,
         float(loaded.metadata.get("widening", 1.0)),
         float(loaded.metadata.get("sigma_data", 0.45)),
         device,
+        prior_dims,
+        unrolled_dims,
+        _known(loaded),
     )
 
 
@@ -179,9 +233,12 @@ def unlikeness(restorer: Restorer, image: Batch, codes: str, floor: float = 0.0)
     """
     if restorer.spread is None:
         return None
-    window = image[
-        (slice(0, 1), slice(None), *(_middle(n, 64 if restorer.dims == 3 else 256) for n in image.shape[2:]))
-    ]
+    if restorer.prior_dims < image.ndim - 2:
+        axis = next(axis for axis, code in enumerate(codes) if code in "SI")
+        image = image.select(axis + 2, image.shape[axis + 2] // 2)
+        codes = codes[:axis] + codes[axis + 1 :]
+    most = 64 if restorer.prior_dims == 3 else 256
+    window = image[(slice(0, 1), slice(None), *(_middle(n, most) for n in image.shape[2:]))]
     denoiser = Oriented(TiledDenoiser(restorer.prior, 0, 0), codes)
     ratios = []
     for level in (0.15, 0.3, 0.6):
@@ -199,14 +256,28 @@ def _middle(n: int, most: int) -> slice:
     return slice(start, start + min(n, most))
 
 
-def _require_dims(loaded: LoadedModel, dims: int, name: str) -> None:
+def _dims_of(loaded: LoadedModel, dims: int, taken: Sequence[int], name: str) -> int:
+    """Axes of space of a network, which must be among those taken."""
     kinds = {2: nn.Conv2d, 3: nn.Conv3d}
     own = next(
         (d for d, kind in kinds.items() if any(isinstance(m, kind) for m in loaded.denoiser.modules())), None
     )
     found = int(loaded.metadata.get("dims", own or dims))
-    if found != dims or (own is not None and own != dims):
+    if found not in taken or (own is not None and own != found):
         raise InputError(
             f"expected a model for {'slices' if dims == 2 else 'volumes'}; got {name}, which is {own or found}-D. "
             + ("Leave --slices out." if dims == 2 else "Add --slices k for slice by slice.")
         )
+    return found
+
+
+def _named(file: Path) -> str:
+    """A shipped model's name, or the run's."""
+    return file.stem if file.stem != "model" else file.parent.name
+
+
+def _known(loaded: LoadedModel) -> Known:
+    """Ranges of the metadata, in which a voxel's edge alone stands for 0.6 to 1.6 times it."""
+    edge = float(loaded.metadata.get("voxel_mm", 1.0))
+    low, high = loaded.metadata.get("spacing_mm", (0.6 * edge, 1.6 * edge))
+    return Known((float(low), float(high)), float(loaded.metadata.get("noise_most", Known.noise)))
