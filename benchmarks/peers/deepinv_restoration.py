@@ -60,9 +60,9 @@ _TORCHVISION_OPERATORS = (
 def imported(site: Path | None) -> Any:
     """deepinv, or None. Its torchvision is of another build than torch: operators that nothing here calls are declared."""
     if site is not None:
-        sys.path.append(str(site))  # at the end: what is installed goes first
+        sys.path.append(str(site))  # last: what is installed counts first
     try:
-        library = torch.library.Library("torchvision", "DEF")
+        library = vars(torch)["library"].Library("torchvision", "DEF")
         for name in _TORCHVISION_OPERATORS:
             library.define(f"{name}(Tensor a) -> Tensor")
             library.define(f"_{name}_backward(Tensor a) -> Tensor")

@@ -74,9 +74,9 @@ def calibrate(
     for path in models:
         loaded = load_model(path)
         found = calibrated_metadata(
-            loaded.denoiser.to(device),
+            loaded.denoiser.to(device),  # type: ignore[arg-type]
             windows,
-            float(loaded.metadata["sigma_data"]),  # type: ignore[arg-type]
+            float(loaded.metadata["sigma_data"]),
         )
         save_model(path, loaded.denoiser.cpu(), metadata=loaded.metadata | found)
 
