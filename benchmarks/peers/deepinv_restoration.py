@@ -62,7 +62,7 @@ def imported(site: Path | None) -> Any:
     if site is not None:
         sys.path.append(str(site))  # last: what is installed counts first
     try:
-        library = vars(torch)["library"].Library("torchvision", "DEF")
+        library = vars(vars(torch)["library"])["Library"]("torchvision", "DEF")
         for name in _TORCHVISION_OPERATORS:
             library.define(f"{name}(Tensor a) -> Tensor")
             library.define(f"_{name}_backward(Tensor a) -> Tensor")
