@@ -153,15 +153,19 @@ def test_noise_has_its_sd_and_bias_is_smooth() -> None:
     )  # linear between four knots an axis
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2, 5])
-def test_thick_slices_blur_one_axis_only(seed: int) -> None:
+def test_thick_slices_blur_one_axis_only_and_any() -> None:
     """Edges across one axis become smaller; those across the two others are what they were along its middle."""
-    codes = np.zeros((48, 48, 48), np.int16)
-    codes[16:32, 16:32, 16:32] = 2
-    sharp = synthesise(still_head(codes), still(shape=(48, 48, 48)), seeded(seed)).image
-    thick = synthesise(still_head(codes), still(shape=(48, 48, 48), thickness=(5.0, 5.0)), seeded(seed)).image
-    steepest = [float(thick.diff(dim=a).abs().max() / sharp.diff(dim=a).abs().max()) for a in range(3)]
-    assert sorted(round(s, 2) for s in steepest)[1:] == [1.0, 1.0] and min(steepest) < 0.4
+    codes = np.zeros((32, 32, 32), np.int16)
+    codes[8:24, 8:24, 8:24] = 2
+    head, axes = still_head(codes), set()
+    for seed in range(8):  # the same axis eight times: probability 3^-7
+        spec = still(shape=(32, 32, 32))
+        sharp = synthesise(head, spec, seeded(seed)).image
+        thick = synthesise(head, dataclasses.replace(spec, thickness=(5.0, 5.0)), seeded(seed)).image
+        steepest = [float(thick.diff(dim=a).abs().max() / sharp.diff(dim=a).abs().max()) for a in range(3)]
+        assert sorted(round(s, 2) for s in steepest)[1:] == [1.0, 1.0] and min(steepest) < 0.4
+        axes.add(int(np.argmin(steepest)))
+    assert axes == {0, 1, 2}
 
 
 def test_blur_is_gaussian_and_keeps_the_sum() -> None:
