@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path, write_json
 from radiata_core.logs import progress
@@ -25,7 +23,7 @@ from radiata_core.runs import Run
 from radiata_core.seeds import rng_of
 from radiata_imaging.case_statistics import mean_interval, paired_difference
 from radiata_imaging.nifti import read_volume
-from radiata_medical.data.label_reading import equal_neighbours
+from radiata_medical.data.label_reading import like_labels
 from radiata_medical.data.pairing import IMAGE_WORDS, LABEL_WORDS, Named, Pair, named_files, pair_files
 from radiata_medical.experiment.outputs import generated_by, sources_of
 
@@ -36,7 +34,6 @@ __all__ = ["COMMAND", "Row", "evaluate", "pairs_of"]
 
 COMMAND = "radiata-medical evaluate"
 Row = dict[str, Any]
-_LABELS_FROM = 0.5
 _BOOTSTRAP, _FLIPS = 71, 72
 _IDENTITY = ("case", "person", "structure")
 
@@ -80,8 +77,7 @@ def _kind(results: Sequence[Named], task: "Evaluate") -> str:
             f"expected images or label maps in {task.results}; got both. Say --kind image or --kind labels."
         )
     volume = read_volume(results[0].path, assume_axcodes=task.assume_axcodes, allow_constant=True, min_axis=1)
-    whole = np.array_equal(volume.array, np.rint(volume.array))
-    return "labels" if whole and equal_neighbours(volume.array) >= _LABELS_FROM else "image"
+    return "labels" if like_labels(volume.array) else "image"
 
 
 def pairs_of(

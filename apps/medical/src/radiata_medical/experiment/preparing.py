@@ -32,7 +32,7 @@ from radiata_imaging.orientation import Grid, resample
 from radiata_imaging.volume import Volume, times
 from radiata_medical.data.intensity_scale import WHITE_RULE, IntensityScale
 from radiata_medical.data.label_maps import LabelMap, LabelMaps, label_map, write_label_maps
-from radiata_medical.data.label_reading import equal_neighbours, read_labels
+from radiata_medical.data.label_reading import like_labels, read_labels
 from radiata_medical.data.pairing import LABEL_WORDS, Named, named_files, pair_files
 from radiata_medical.data.scans import read_scan
 from radiata_medical.experiment.outputs import generated_by
@@ -44,7 +44,6 @@ __all__ = ["Listed", "listed", "prepare_store"]
 
 HEAD_CODE = 258
 """Stands for the whole head in a store of scans without label maps."""
-_LABELS_FROM = 0.5
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,7 @@ def listed(task: "Prepare") -> list[Listed]:
 
 def _kind(path: Path, task: "Prepare") -> str:
     volume = read_volume(path, assume_axcodes=task.assume_axcodes, allow_constant=True)
-    whole = np.array_equal(volume.array, np.rint(volume.array))
-    return "labels" if whole and equal_neighbours(volume.array) >= _LABELS_FROM else "images"
+    return "labels" if like_labels(volume.array) else "images"
 
 
 def _name(one: Named) -> str:
