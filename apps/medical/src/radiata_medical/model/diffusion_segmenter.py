@@ -14,6 +14,9 @@ truth falls from 0.10 to 0.055 (six voxels, two classes, 6000 draws; 0.02 is cha
 error of the mean probabilities from 0.035 to 0.02.
 The noise goes from pure noise to sigma/alpha = 4 and down to sqrt(2) (`label_times`); lower, and voxels settle one by one.
 
+That is a perfect network. The errors of a trained one add up over steps, and the mean of its draws is surer of itself than
+one evaluation is: for probabilities of single voxels take one step, or calibrate (`reliability`); draws are for whole maps.
+
 Draw d has the same noise in every slice: neighbouring slices that look alike get labels that look alike, and a draw is a
 volume. Nothing depends on how slices are batched. What is made of the draws is `draw_statistics`.
 
