@@ -143,6 +143,7 @@ def test_with_the_teachers_velocity_the_exact_map_has_no_loss():
     assert objective(exact(1.1), data(32), generators_of(range(32))).value > 1e-3
 
 
+@pytest.mark.slow
 def test_with_the_datas_velocity_the_exact_map_is_stationary():
     """Mean gradient of the squared error over 4000 rows: zero within 4 standard errors for the map, not for a wrong one.
 
@@ -223,6 +224,7 @@ def test_law_of_the_times():
     assert abs(float(s[~same].mean()) - 1 / 3) < error / 0.6**0.5
 
 
+@pytest.mark.slow
 def test_a_small_network_learns_to_jump():
     """1-D, 200 Adam steps on data alone: one jump from noise brings mean and sd nearer than half of what they were off."""
     with torch.random.fork_rng(devices=[]):

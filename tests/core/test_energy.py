@@ -192,6 +192,7 @@ def excess(denoiser, rows=3000):
     return (sum(squares) / 3) ** 0.5 / 1.43
 
 
+@pytest.mark.slow
 def test_trains():
     """400 steps bring it three times nearer to the exact posterior mean; the score stays a gradient."""
     before, denoiser = excess(energetic().double()), trained(energetic(), 400)

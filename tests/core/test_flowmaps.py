@@ -232,6 +232,7 @@ def test_solved_map_is_second_order_on_a_gaussian(path):
     assert 1.8 < math.log2(errors[0] / errors[1]) < 2.2
 
 
+@pytest.mark.slow
 def test_solved_map_of_a_mixture_is_the_ode():
     """Against Dormand and Prince at a tolerance of 1e-7, from pure noise to data."""
     denoiser = mixture(LinearPath())

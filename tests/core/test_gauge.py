@@ -228,6 +228,7 @@ def test_a_field_of_half_that_size_that_is_no_gauge_is_noticed():
     assert gauge_residual(score_field(wrong, TIME), score_field(law, TIME), x).ratio > 0.1
 
 
+@pytest.mark.slow
 def test_density_of_the_flow_is_exact_though_the_field_has_curl():
     """The flow of a gauged score ends elsewhere and still carries log p: the likelihood of data plus a little noise."""
     law = mixture(4)

@@ -57,6 +57,7 @@ def test_the_error_of_the_ode_falls_with_the_square_of_the_step() -> None:
     assert float((back - x).abs().max()) < 1e-2
 
 
+@pytest.mark.slow
 def test_density_follows_the_ode() -> None:
     """log rho_1(end) = log rho_0(start) + change, exactly known on both sides; one fixed probe is unbiased (|z| < 4)."""
     bridge = MixtureBridge(*mixtures(), Interpolant(TrigonometricSchedule(), SineSquaredGamma()))
@@ -76,6 +77,7 @@ def test_density_follows_the_ode() -> None:
     torch.testing.assert_close(together, single.mean(0), atol=1e-10, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_mirror_moves_nothing_by_its_ode_and_draws_anew_by_its_diffusion() -> None:
     second = mixtures()[1]
     bridge = MixtureBridge(second, second, Interpolant(MirrorSchedule(), SquareRootGamma(2.0)))

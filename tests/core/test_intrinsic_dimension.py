@@ -128,6 +128,7 @@ def test_every_estimator_sees_a_sphere():
     assert (rate.dimension - 2).abs().max() < 0.01
 
 
+@pytest.mark.slow
 def test_a_point_has_the_dimension_of_its_component():
     """A line and a plane, far apart."""
     thin, flat = torch.zeros(4, dtype=F64), torch.zeros(4, dtype=F64)
@@ -148,6 +149,7 @@ def test_a_point_has_the_dimension_of_its_component():
     assert flow.dimension.tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_dimension_is_that_at_a_scale():
     """Widths 1, 0.1, 0.01: 1, 2 and 3 dimensions as kappa passes them; and no data at all is 0."""
     variances = torch.tensor([1.0, 1e-2, 1e-4], dtype=F64)
@@ -163,6 +165,7 @@ def test_dimension_is_that_at_a_scale():
 # Randomised forms -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_random_directions_find_the_dimension_and_interlace():
     denoiser, noise = plane(LinearPath()), noise_of(generators_of([0, 1]), (SIZE,), F64)
     whole = flow_spectrum(denoiser, noise, block=8)
@@ -184,6 +187,7 @@ def test_flipd_by_hutchinson_is_unbiased_and_says_how_sure_it_is():
     assert ((found.values - exact.values) / found.standard_error).abs().max() < 4.5
 
 
+@pytest.mark.slow
 def test_rows_do_not_know_of_each_other():
     denoiser, gens = plane(LinearPath()), lambda rows: generators_of(rows, 2)
     x0, t = on_plane(denoiser), at(LinearPath(), 0.05)
@@ -200,6 +204,7 @@ def test_rows_do_not_know_of_each_other():
     )
 
 
+@pytest.mark.slow
 def test_a_gauge_field_does_not_move_the_flow_spectrum():
     """2402.03845: s + A s with A antisymmetric keeps every marginal, bends the flow, and keeps its singular values.
 

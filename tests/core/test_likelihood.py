@@ -84,6 +84,7 @@ def test_a_change_of_path_leaves_the_likelihood():
     assert (linear.log_likelihood - noisy_density(mixture(LinearPath()), DATA)).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 def test_fixed_steps_converge_to_the_adaptive_value():
     denoiser = mixture(LinearPath())
     fine = log_likelihood(denoiser, DATA, solver=SHARP).log_likelihood
@@ -158,6 +159,7 @@ def test_images_are_events_too():
 # What is dropped --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_smoothing_is_what_the_noise_adds():
     """To first order: the remainder falls as kappa^4 while the effect falls as kappa^2."""
     denoiser, zero = mixture(LinearPath()), torch.zeros((), dtype=torch.float64)
@@ -234,6 +236,7 @@ def test_variance_falls_as_one_over_probes():
     assert low < reported < high
 
 
+@pytest.mark.slow
 def test_probes_are_held_along_a_trajectory():
     """The adaptive solver takes about the steps of the exact divergence; redrawn probes would make it crawl."""
     denoiser = mixture(LinearPath())
@@ -265,6 +268,7 @@ def test_a_row_is_the_same_alone(solver):
     assert torch.allclose(together.latent[4], alone.latent[0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_single_precision_is_good_to_its_digits():
     denoiser = mixture(LinearPath())
     fine = log_likelihood(denoiser, DATA).log_likelihood

@@ -268,6 +268,7 @@ def _trained(coupling: Coupling, seed: int) -> NetworkDenoiser:
     return model
 
 
+@pytest.mark.slow
 def test_the_learnt_flow_is_straighter() -> None:
     """In every one of 3 seeds less than a third of the straightness of the independent coupling.
 

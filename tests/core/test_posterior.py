@@ -205,6 +205,7 @@ MEANS = torch.tensor([[-1.5, 0, 1, 0], [1.5, 0.5, -1, 1], [0, 2, 0, -1.5]], dtyp
 VARIANCES = torch.tensor([0.15, 0.3, 0.2], dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_modes_that_the_measurement_does_not_tell_apart_keep_their_weights() -> None:
     """A mask over a number that is alike in all components: the weights are the prior's, the measured number Gaussian.
 
@@ -229,6 +230,7 @@ def test_modes_that_the_measurement_does_not_tell_apart_keep_their_weights() -> 
     assert float(x[:, 0].var() / spread) == pytest.approx(1, abs=3.3 * math.sqrt(2 / rows) + 0.05)
 
 
+@pytest.mark.slow
 def test_no_training_free_sampler_has_the_weights_of_modes_that_it_must_tell_apart() -> None:
     """A noisy y between the modes: the exact weights are .05 .22 .72, and presets are off by .1 to .4 in total variation.
 

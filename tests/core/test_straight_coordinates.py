@@ -44,6 +44,7 @@ def test_flow_is_the_closed_form(path, solver):
     assert torch.allclose(state / ends.sigma_max, wanted / ends.sigma_max, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_fixed_steps_are_of_fourth_order():
     exact = flowed(LinearPath(), FixedSteps(800))[0]
     errors = [float((flowed(LinearPath(), FixedSteps(n))[0] - exact).abs().max()) for n in (50, 100, 200)]

@@ -254,6 +254,7 @@ class Images:
         return {"image": self.images[item], "covariates": torch.zeros(2)}
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_on_operators_it_has_not_seen(tmp_path: File) -> None:
     """40 steps of a tiny network: at least 0.3 dB less error on held-out operators and noise, and levels that moved."""
     restorer = UnrolledRestorer(small(), (0.6, 0.2))

@@ -33,6 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(folder / f"{name}.safetensors") for name in ("prior", "restorer", "segmenter")}
 
 
+@pytest.mark.slow
 def test_a_short_demo(tmp_path: Path, models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     """All four tasks; each result on the grid of the block, with a card; the page stands alone; the seed is the voxels."""
     out = tmp_path / "demo"

@@ -49,6 +49,7 @@ def dice(found: torch.Tensor, truth: torch.Tensor, code: int) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
+@pytest.mark.slow
 def test_heads_separate_what_is_separable(prior: torch.nn.Module) -> None:
     images, labels = discs(4)
     heads = fit_head(images, labels, prior, steps=45, members=2, levels=(0.1, 0.5), hidden=12)

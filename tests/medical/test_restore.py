@@ -12,6 +12,7 @@ import torch
 
 from radiata_core import commands
 from radiata_core.checkpoint import save_model
+from radiata_core.errors import InputError
 from radiata_core.fourier_sampling import coil_sensitivities
 from radiata_core.seeds import generator_of
 from radiata_core.unrolled import UnrolledRestorer
@@ -233,6 +234,25 @@ def test_slices_one_by_one_give_the_volume_in_place(restore: Call, tmp_path: Pat
     np.testing.assert_allclose(alone.get_fdata()[0], one.get_fdata()[6], atol=0.1 * white)
 
 
+def test_one_direction_of_planes_is_slice_by_slice(restore: Call, models: Path, tmp_path: Path) -> None:
+    """Voxel by voxel, in an orientation that is not the networks'; two directions are the mean of both."""
+    affine = oblique("PSR")
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    common = ("--noise", "5", "--model", str(models / "p2.safetensors"))
+
+    def found(name: str, *options: str) -> np.ndarray:
+        assert restore(source, tmp_path / name, *common, *options) == 0
+        return np.asarray(nib.load(tmp_path / name / "head_restored.nii.gz").get_fdata())
+
+    across_i, across_k = found("i", "--slices", "i"), found("k", "--slices", "k")
+    assert np.abs(across_i - across_k).max() > 1
+    np.testing.assert_allclose(found("planes", "--planes", "i"), across_i, atol=0.05)
+    both = found("both", "--planes", "i", "k")
+    inside = (across_i > 0) & (across_k > 0)  # a magnitude is not below 0
+    np.testing.assert_allclose(both[inside], (across_i + across_k)[inside] / 2, atol=0.05)
+    assert card(tmp_path / "both" / "head_restored.nii.gz")["Method"] == "denoise-once, planes across i k"
+
+
 def test_real_k_space_becomes_a_magnitude_image(
     restore: Call, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -271,6 +291,21 @@ def test_a_scan_unlike_those_of_training_is_told(models: Path, generator: torch.
     x = torch.from_numpy(head_at(oblique("LPS")) / 700)[None, None]
     once, tenfold = unlikeness(restorer, x, "LPS"), unlikeness(restorer, 10 * x, "LPS")
     assert once is not None and tenfold is not None and tenfold > 3 * once
+
+
+def test_ranges_are_those_of_the_models(
+    restore: Call, models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    affine = oblique("LPS")
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    known = {"dims": 3, "spacing_mm": [1.05, 1.2], "noise_most": 0.04}
+    save_model(tmp_path / "narrow.safetensors", build_prior(3, (4, 8)), metadata=known)
+    narrow = ("--model", str(tmp_path / "narrow.safetensors"))
+    assert restore(source, tmp_path / "out", "--noise", "5", *narrow) == 0
+    said = capfd.readouterr().err
+    assert "1 x 1.1 x 1.3 mm: models know 1.05 to 1.2 mm" in said and "models know up to 4 %" in said
+    assert restore(source, tmp_path / "two", "--noise", "5") == 0
+    assert "models know" not in capfd.readouterr().err
 
 
 # Twice, and badly ----------------------------------------------------------------------------------------------------------
@@ -353,6 +388,39 @@ def test_memory_that_runs_out_is_one_line(
     assert "Use a smaller --tile" in capfd.readouterr().err
 
 
+def test_a_case_whose_writing_fails_leaves_no_maps(
+    restore: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The residual is written before the image; without the image it goes too, and the note of the failure stays."""
+    from radiata_medical.experiment import restoring_cases
+
+    real = restoring_cases.write_image
+
+    def full(path: Path, *rest: object) -> Path:
+        if path.name == "head_restored.nii.gz":
+            raise InputError("expected space on the disk; got none. Make some.")
+        return real(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(restoring_cases, "write_image", full)
+    affine = oblique("LPS")
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    assert restore(source, tmp_path / "out") == 1
+    assert sorted(p.name for p in (tmp_path / "out").glob("head*")) == []
+    assert "space on the disk" in (tmp_path / "out" / "failures.json").read_text()
+
+
+def test_a_dry_run_says_what_would_be_done(
+    restore: Call, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    affine = oblique("RAS", (1.0, 1.0, 2.6))
+    source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
+    assert restore(source, tmp_path / "out", "--task", "sr", "--noise", "3", "--dry-run") == 0
+    said = capfd.readouterr().out
+    assert "head_restored.nii.gz (to do): 14×18×29 voxels, noise 3 %, by p3" in said
+    assert restore(source, tmp_path / "out", "--task", "sr", "--spacing", "5", "--dry-run") == 1
+    assert not (tmp_path / "out").exists()
+
+
 BAD = {
     "acceleration": (("--task", "kspace", "--simulate", "--acceleration", "1"), "acceleration > 1"),
     "k-space of an image": (("--task", "kspace"), "--simulate"),
@@ -361,7 +429,8 @@ BAD = {
     "nothing to fill": (("--task", "inpaint"), "--mask"),
     "noise": (("--noise", "-3"), "--noise"),
     "file as out": (("--out", "x.nii.gz"), "folder as --out"),
-    "model of slices": (("--model", "p2"), "which is 2-D"),
+    "model of volumes": (("--model", "p3", "--slices", "k"), "which is 3-D"),
+    "planes": (("--planes", "i", "i"), "different axes"),
     "restorer as prior": (("--model", "u3"), "--restorer"),
     "no model": (("--model", "nothing"), "model"),
 }
@@ -374,7 +443,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     options, words = BAD[name]
     affine = oblique("LPS")
     source = save(tmp_path / "head.nii.gz", head_at(affine), affine)
-    paths = [str(models / f"{o}.safetensors") if o in ("p2", "u3") else o for o in options]
+    paths = [str(models / f"{o}.safetensors") if o in ("p3", "u3") else o for o in options]
     assert restore(source, tmp_path / "out", *paths) == 1
     lines = capfd.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and "error: expected" in lines[0] and words in lines[0], lines

@@ -59,7 +59,6 @@ EXPORTED = (".nii", ".nii.gz", ".h5")
 """Data that a command writes for use elsewhere: each has a sidecar."""
 SHORT_DEMO = {
     "t1": ("--seeds", "0", "1", "--steps", "2"),
-    "medical": ("--tasks", "inpaint", "--block", "48"),
     "latents": ("--trials", "2", "--train-steps", "3", "--passes", "1"),
 }
 """Options that make a demo as short as its contract allows; an application that is not named runs its whole demo."""
