@@ -144,6 +144,14 @@ def test_acceleration_is_voxels_over_samples(acceleration: int, pattern: str) ->
     assert mask.numel() / int(mask.sum()) == pytest.approx(acceleration, rel=0.02)
 
 
+def test_volumes_have_two_phase_encodes_and_slices_one() -> None:
+    volume, plane = Frame((16, 24, 20), (1.0, 1.0, 1.0), "LPS"), Frame((24, 20), (1.0, 1.0), "PS", "jk")
+    for frame, pattern in ((volume, "points"), (plane, "lines")):
+        assert torch.equal(KSpace(4.0).mask(frame, 3), KSpace(4.0, pattern).mask(frame, 3))  # type: ignore[arg-type]
+    measured = KSpace(4.0).mask(volume)
+    assert torch.equal(measured.any(0), measured.all(0)), "the read-out, i, is whole"
+
+
 BAD = {
     "acceleration of 1": lambda: KSpace(1.0),
     "no coil": lambda: KSpace(4.0, coils=0),

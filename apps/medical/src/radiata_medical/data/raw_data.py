@@ -28,7 +28,7 @@ from radiata_medical.data.frames import AxisName, Frame, axis_number
 
 __all__ = ["KSpace", "Moved", "Views"]
 
-Pattern = Literal["lines", "equispaced", "points", "spokes"]
+Pattern = Literal["auto", "lines", "equispaced", "points", "spokes"]
 
 
 _ITERATIONS = 25
@@ -56,7 +56,8 @@ class KSpace(_RawData):
 
     Attributes:
         acceleration: Voxels of k-space over samples, > 1.
-        pattern: Random lines, equispaced lines, random points in a plane of two phase encodes, or spokes.
+        pattern: Random lines, equispaced lines, random points in a plane of two phase encodes, or spokes; auto: points of
+            volumes, whose scans encode two axes by phase, and lines of slices.
         axis: The phase-encode axis of lines, the first of points.
         middle: Share of lines (points) measured without gaps around the zero frequency; 0: the pattern's own.
         coils: Simulated ones; 1: a single coil of even sensitivity.
@@ -66,7 +67,7 @@ class KSpace(_RawData):
     """
 
     acceleration: float = 4.0
-    pattern: Pattern = "lines"
+    pattern: Pattern = "auto"
     axis: AxisName = "j"
     middle: float = 0.0
     coils: int = 1
@@ -89,13 +90,15 @@ class KSpace(_RawData):
         axis = axis_number(self.axis, frame)
         generator = generator_of(seed, 13)
         lines = self.middle or min(0.08, 0.5 / self.acceleration)
-        if self.pattern == "lines":
+        flat = len(frame.shape) == 2
+        pattern = self.pattern if self.pattern != "auto" else "lines" if flat else "points"
+        if pattern == "lines":
             return random_lines(frame.shape, self.acceleration, generator, axis=axis, middle=lines)
-        if self.pattern == "equispaced":
+        if pattern == "equispaced":
             return equispaced_lines(frame.shape, self.acceleration, axis=axis, middle=lines)
-        if self.pattern == "points":
+        if pattern == "points":
             axes = axis, (axis + 1) % len(frame.shape)
-            middle = self.middle or min(0.01, 0.5 / self.acceleration)
+            middle = self.middle or min(0.02, 0.5 / self.acceleration)
             return random_points(frame.shape, self.acceleration, generator, axes=axes, middle=middle)
         return _spokes(frame, self.acceleration)
 

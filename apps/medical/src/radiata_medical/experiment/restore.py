@@ -41,7 +41,8 @@ class Restore:
     task: Literal["denoise", "sr", "inpaint", "deblur", "kspace", "bias", "motion", "ct"] = "denoise"
     """What is to be undone."""
     mode: Literal["mean", "fast", "sample"] = "mean"
-    """mean: the best single image; fast: fewer evaluations where that is a choice; sample: draws, their mean and spread."""
+    """mean: the best single image, of volumes by networks of slices in two or three directions; fast: of volumes by one of
+    blocks, several times as fast; sample: draws, their mean and spread."""
     draws: int = 8
     """Draws of the posterior, in mode sample."""
     simulate: bool = False
@@ -78,8 +79,8 @@ class Restore:
     """deblur: full width at half maximum of the blur, mm; one or three."""
     acceleration: float = 4.0
     """kspace --simulate: voxels over samples, above 1."""
-    pattern: Literal["lines", "equispaced", "points", "spokes"] = "lines"
-    """kspace --simulate: which samples."""
+    pattern: Literal["auto", "lines", "equispaced", "points", "spokes"] = "auto"
+    """kspace --simulate: which samples; auto: lines of slices, points in the plane of two phase encodes of volumes."""
     coils: int = 1
     """kspace --simulate: coils."""
     sensitivities: Path | None = None
@@ -105,7 +106,8 @@ class Restore:
     slices: Literal["i", "j", "k", "no"] = "no"
     """Restore slice by slice across this axis, with the models for slices; no: volumes at once."""
     model: str | None = None
-    """Prior: a shipped name, a .safetensors file or a run; by default prior-3d, for slices prior-2d."""
+    """Prior: a shipped name, a .safetensors file or a run; by default prior-2d for slices and in mode mean, else prior-3d.
+    One of slices goes through volumes by planes."""
     restorer: str | None = None
     """Unrolled restorer, likewise; none: do without. By default the shipped one, if the prior is."""
     evaluations: int | None = None
@@ -115,9 +117,12 @@ class Restore:
     does not determine; what it shows alone; the draws; the bias field."""
     batch_size: int = 1
     """Slices or draws that the network sees at once."""
-    tile: int = 64
-    """Voxels along each axis of the blocks that a volume goes through the network in; 0: all at once. Memory that does not
-    suffice halves them, and says so."""
+    planes: tuple[Literal["i", "j", "k"], ...] = ()
+    """Axes across which a network of slices cuts a volume. By default two, whose slices contain the axis that was measured
+    coarsely; for noise all three. Each costs as much again."""
+    tile: int = 192
+    """Voxels along each axis of the blocks that a volume goes through a network of volumes in; 0: all at once. A whole head
+    takes 1.2 GB. Memory that does not suffice halves them, and says so."""
     halo: int = 16
     """Overlap of blocks on each side, voxels."""
     seed: int = 0
@@ -130,6 +135,8 @@ class Restore:
     """Orientation (such as RAS) of scans whose header carries none."""
     overwrite: bool = False
     """Restore again what is already there."""
+    dry_run: bool = False
+    """Read the scans and say what would be done; write nothing."""
 
     def run(self) -> None:
         """Do it.
@@ -149,6 +156,10 @@ class Restore:
             raise InputError(
                 "expected --draws >= 2, --batch-size and --jobs >= 1, --tile, --halo and --seed >= 0; got "
                 f"{self.draws}, {self.batch_size}, {self.jobs}, {self.tile}, {self.halo} and {self.seed}. Change them."
+            )
+        if len(set(self.planes)) != len(self.planes):
+            raise InputError(
+                f"expected different axes as --planes; got {' '.join(self.planes)}. Leave it out for the best two."
             )
         if self.noise is not None and not 0 <= self.noise < 100:
             raise InputError(f"expected --noise in [0, 100) percent of white; got {self.noise}. 5 is noisy.")

@@ -8,11 +8,12 @@
     head_field        the bias field
     head_draw-1 ...   draws of the posterior
 
-Three doubts are looked at and written into the card: noise or voxels outside what models were trained on, a scan unlike
-those of training, a measurement that the result does not explain.
+What is to be doubted (`restoring_doubts`) is written into the card.
 """
 
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,25 +22,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from radiata_core.logs import Progress
 from radiata_core.masking import Masking
 from radiata_core.operators import LinearOperator
 from radiata_core.pointwise import Multiplication, Scaling
 from radiata_core.provenance import peak_memory_mib
-from radiata_core.restoration import Mode, Restoration, restore
+from radiata_core.restoration import Mode, Restoration, RestorationModels, restore
+from radiata_imaging.nifti import sidecar_path
 from radiata_imaging.volume import Volume
 from radiata_medical.data.scans import Case, output_path
 from radiata_medical.experiment.outputs import Facts, write_image
+from radiata_medical.experiment.restoring_doubts import doubts_after, doubts_before
 from radiata_medical.experiment.restoring_problems import Problem, Task
-from radiata_medical.model.restorer import Restorer, unlikeness
+from radiata_medical.model.restorer import Restorer
 
 __all__ = ["Saved", "Settings", "Solved", "solve", "write_case"]
 
 Saved = Literal["residual", "invented", "measured", "draws", "field"]
 
-_SPACING = (0.6, 1.6)
-_NOISE = 0.3
-_UNLIKE = 3.0
-_UNEXPLAINED = 2.0
+_TOGETHER = 8
+"""Slices of a volume that a network of slices sees at once, at least."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Settings:
         evaluations: Steps of a sampler; None: its own.
         batch_size: Slices or draws at once.
         tile: Voxels an axis of a block; 0: the whole.
+        planes: Axes across which a network of slices sees a volume; None: `_planes` of the operator.
+        show: A line or a bar on standard error tells how many slices of a volume are done.
         halo: Overlap of blocks.
         keep_measured: Voxels around a hole stay as they are.
         seed: Of draws.
@@ -62,8 +66,10 @@ class Settings:
     draws: int = 8
     evaluations: int | None = None
     batch_size: int = 1
-    tile: int = 64
+    tile: int = 192
     halo: int = 16
+    planes: tuple[int, ...] | None = None
+    show: bool = False
     keep_measured: bool = True
     seed: int = 0
     save: tuple[Saved, ...] = ("residual",)
@@ -112,14 +118,31 @@ def solve(task: Task, restorer: Restorer, settings: Settings) -> Solved:
     Raises:
         InputError: what models, operators and samplers refuse.
     """
-    warnings = list(_doubts_before(task))
-    models = restorer.on_axes(
-        task.frame.codes,
-        settings.tile if restorer.dims == 3 else 0,
-        settings.halo,
-        warnings.append,
-        planes=_planes(task.problems[0].operator),
+    warnings = doubts_before(task, restorer)
+    planes = settings.planes or _planes(task.problems[0].operator)
+    with ExitStack() as stack:
+        bar = stack.enter_context(Progress(None, "slices", unit="slice")) if settings.show else None
+        models = restorer.on_axes(
+            task.frame.codes, settings.tile, settings.halo, warnings.append, planes=planes,
+            together=max(settings.batch_size, _TOGETHER), done=bar.update if bar is not None else None,
+        )  # fmt: skip
+        found = _found(task, models, settings)
+    images = [_kept(p, r.x, settings.keep_measured) for p, r in zip(task.problems, found, strict=True)]
+    misfit = float(torch.cat([one.misfit for one in found]).square().mean().sqrt())
+    image = task.volume(images)
+    warnings += doubts_after(task, restorer, image, misfit)
+    return Solved(
+        np.maximum(image, 0) if _is_magnitude(task) else image,
+        _maps(task, found, images, settings),
+        misfit,
+        found[0].evaluations,
+        _in_words(task, restorer, found[0].method, planes),
+        tuple(dict.fromkeys(warnings)),
     )
+
+
+def _found(task: Task, models: RestorationModels, settings: Settings) -> list[Restoration]:
+    """What is found for every problem; a row's seed follows from its place."""
     found: list[Restoration] = []
     row = 0
     for problem in task.problems:
@@ -132,18 +155,15 @@ def solve(task: Task, restorer: Restorer, settings: Settings) -> Solved:
                 seeds=seeds, batch_size=settings.batch_size,
             )
         )  # fmt: skip
-    images = [_kept(p, r.x, settings.keep_measured) for p, r in zip(task.problems, found, strict=True)]
-    misfit = float(torch.cat([one.misfit for one in found]).square().mean().sqrt())
-    image = task.volume(images)
-    warnings += _doubts_after(task, restorer, image, misfit)
-    return Solved(
-        np.maximum(image, 0) if _is_magnitude(task) else image,
-        _maps(task, found, images, settings),
-        misfit,
-        found[0].evaluations,
-        found[0].method,
-        tuple(dict.fromkeys(warnings)),
-    )
+    return found
+
+
+def _in_words(task: Task, restorer: Restorer, method: str, planes: Sequence[int]) -> str:
+    """The method, and how a volume went through the network."""
+    if task.across is not None:
+        return method
+    dims = restorer.unrolled_dims if method == "unrolled" else restorer.prior_dims
+    return f"{method}, planes across {' '.join('ijk'[axis] for axis in planes)}" if dims == 2 else method
 
 
 def _maps(
@@ -208,43 +228,6 @@ def _is_magnitude(task: Task) -> bool:
     return task.scan is None or float(task.scan.array.min()) >= 0
 
 
-def _doubts_before(task: Task) -> list[str]:
-    doubts = []
-    edges = task.frame.spacing
-    if task.scan is not None and not all(_SPACING[0] <= edge <= _SPACING[1] for edge in edges):
-        sizes = " x ".join(f"{edge:.3g}" for edge in edges)
-        doubts.append(f"voxels of {sizes} mm: models know voxels near 1 mm (--task sr makes finer ones)")
-    if task.noise_sd > _NOISE and task.measured_as_image:
-        doubts.append(
-            f"noise of {100 * task.noise_sd:.0f} % of white: models know up to {100 * _NOISE:.0f} %"
-        )
-    return doubts
-
-
-def _doubts_after(task: Task, restorer: Restorer, image: np.ndarray, misfit: float) -> list[str]:
-    doubts = []
-    if misfit > _UNEXPLAINED:
-        doubts.append(
-            f"the result leaves {misfit:.1f} times the noise of the measurement unexplained: is --noise too small?"
-        )
-    shown = task.truth
-    if shown is None and task.scan is not None and task.scan.shape == image.shape:
-        shown = task.scan.array / task.scale.white
-    looked_at = image if shown is None else shown
-    if task.across is None:
-        rows = torch.from_numpy(np.ascontiguousarray(looked_at, dtype=np.float32))[None, None]
-    else:
-        stack = np.moveaxis(looked_at, task.across, 0)
-        rows = torch.from_numpy(np.ascontiguousarray(stack[len(stack) // 2], dtype=np.float32))[None, None]
-    floor = task.noise_sd if shown is not None and task.truth is None else 0.0
-    ratio = unlikeness(restorer, rows, task.frame.codes, floor)
-    if ratio is not None and ratio > _UNLIKE:
-        doubts.append(
-            f"the scan is unlike those of training: the prior errs {ratio:.1f} times as much (mean square)"
-        )
-    return doubts
-
-
 def write_case(out: Path, case: Case, task: Task, solved: Solved, facts: Facts, began: float) -> Path:
     """Write the files of a case, the restored image last, and return where that is.
 
@@ -271,17 +254,22 @@ def write_case(out: Path, case: Case, task: Task, solved: Solved, facts: Facts, 
         "PeakMemoryMiB": peak_memory_mib(),
     }
     told = replace(facts, figures={**facts.figures, **figures})
-    for word, values in solved.maps.items():
-        place = own if word == "residual" and values.shape == own.shape else grid
-        share = values if word == "field" else task.scale.to_file(values)
-        generated = word not in ("measured", "field", "residual")
-        write_image(
-            output_path(out, case, word),
-            share,
-            place,
-            replace(told, what=_WHAT.get(word, word), generated=generated),
-        )
-    return write_image(output_path(out, case, "restored"), task.scale.to_file(solved.image), grid, told)
+    written: list[Path] = []
+    try:
+        for word, values in solved.maps.items():
+            place = own if word == "residual" and values.shape == own.shape else grid
+            share = values if word == "field" else task.scale.to_file(values)
+            generated = word not in ("measured", "field", "residual")
+            written.append(output_path(out, case, word))
+            write_image(
+                written[-1], share, place, replace(told, what=_WHAT.get(word, word), generated=generated)
+            )
+        return write_image(output_path(out, case, "restored"), task.scale.to_file(solved.image), grid, told)
+    except BaseException:  # maps of an image that is not there tell nothing
+        for path in written:
+            path.unlink(missing_ok=True)
+            sidecar_path(path).unlink(missing_ok=True)
+        raise
 
 
 _WHAT = {

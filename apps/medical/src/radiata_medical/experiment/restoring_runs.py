@@ -23,7 +23,7 @@ from radiata_core.errors import InputError
 from radiata_core.files import plain, write_json
 from radiata_core.runs import Progress, Run
 from radiata_imaging.nifti import open_image, read_volume, sidecar_path
-from radiata_imaging.volume import Volume
+from radiata_imaging.volume import Volume, times
 from radiata_medical.data.bias_estimate import estimate_bias
 from radiata_medical.data.degradations import Bias, Degradation, Hole
 from radiata_medical.data.kspace_files import find_kspace, read_kspace
@@ -44,6 +44,7 @@ _NO_MATTER = (
     "source",
     "out",
     "overwrite",
+    "dry_run",
     "jobs",
     "device",
     "mask",
@@ -86,7 +87,10 @@ def run_cases(verb: "Restore") -> None:
     cases = cases_of(verb)
     degradation = verb.degradation()
     task = task_of(verb, cases[0], degradation) if len(cases) == 1 else None
-    _models(_dims(verb, cases[0], task), verb.model, verb.restorer, _device(verb.device), verb.mode)
+    restorer = _models_of(verb, _dims(verb, cases[0], task))
+    if verb.dry_run:
+        _foretell(verb, cases, degradation, restorer)
+        return
     failures: list[Outcome] = []
     with Run(verb.out, COMMAND, verb, seed=verb.seed, resume=True) as run:
         with Progress(len(cases), "restore", unit="scan") as bar:
@@ -166,9 +170,7 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
     began = time.monotonic()
     try:
         degradation = verb.degradation()
-        restorer = _models(
-            _dims(verb, case, task), verb.model, verb.restorer, _device(verb.device), verb.mode
-        )
+        restorer = _models_of(verb, _dims(verb, case, task))
         path = output_path(verb.out, case, "restored")
         extra = [p for p in (verb.sensitivities, verb.field) if p is not None]
         extra += [_mask_of(verb.mask, case)] if verb.mask is not None else []
@@ -213,10 +215,27 @@ def _outcomes(verb: "Restore", cases: tuple[Case, ...], task: Task | None) -> It
 
 
 def _settings(verb: "Restore") -> Settings:
+    planes = tuple("ijk".index(axis) for axis in verb.planes) or None
     return Settings(
-        verb.mode, verb.draws, verb.evaluations, verb.batch_size, verb.tile, verb.halo, verb.keep_measured,
-        verb.seed, verb.save,
+        verb.mode, verb.draws, verb.evaluations, verb.batch_size, verb.tile, verb.halo, planes, verb.jobs == 1,
+        verb.keep_measured, verb.seed, verb.save,
     )  # fmt: skip
+
+
+def _foretell(verb: "Restore", cases: tuple[Case, ...], degradation: Degradation, restorer: Restorer) -> None:
+    """What would be done; scans are read, nothing is written.
+
+    Raises:
+        InputError: a scan that cannot be used.
+    """
+    for case in cases:
+        path = output_path(verb.out, case, "restored")
+        task = task_of(verb, case, degradation)
+        state = "is there" if path.exists() else "to do"
+        print(
+            f"{case.path} -> {path} ({state}): {times(task.grid.shape)} voxels, noise {100 * task.noise_sd:.2g} %, "
+            f"by {', '.join(restorer.checksums)}"
+        )
 
 
 def _options(verb: "Restore", degradation: Degradation) -> dict[str, Any]:
@@ -235,10 +254,16 @@ def _dims(verb: "Restore", case: Case, task: Task | None) -> int:
     return 2 if case.path.is_file() and 1 in (*open_image(case.path, min_axis=1).shape, 1)[:3] else 3
 
 
+def _models_of(verb: "Restore", dims: int) -> Restorer:
+    """The models named; of the shipped ones, for the best image of a volume those of slices (by planes)."""
+    by_planes = True if verb.mode == "mean" else None
+    return _models(dims, verb.model, verb.restorer, _device(verb.device), by_planes)
+
+
 @lru_cache(maxsize=4)
-def _models(dims: int, prior: str | None, unrolled: str | None, device: str, mode: str) -> Restorer:
-    """The models named; of the shipped ones, for the best image of a volume, those of slices (by planes)."""
-    by_planes = dims == 3 and mode == "mean" and prior is None and unrolled is None
+def _models(
+    dims: int, prior: str | None, unrolled: str | None, device: str, by_planes: bool | None
+) -> Restorer:
     return load_restorer(dims, prior, unrolled, device, by_planes=by_planes)
 
 
