@@ -64,9 +64,8 @@ def demonstrate(task: Demo) -> None:
     """Write the demo's folder and say what came out."""
     whole = read_volume(example_head())
     head = cut_block(whole, task.block)
-    shipped = task.prior is None and task.restorer is None
     models = _Models(
-        load_restorer(3, task.prior, task.restorer, by_planes=shipped and task.mode == "mean")
+        load_restorer(3, task.prior, task.restorer, by_planes=True if task.mode == "mean" else None)
         if set(task.tasks) - {"segment"}
         else None,
         load_segmenter("network", (task.segmenter,), seed=task.seed) if "segment" in task.tasks else None,
@@ -123,8 +122,6 @@ def _restored(
         task.mode,
         draws=_DRAWS,
         evaluations=few,
-        tile=96,
-        halo=16,
         seed=task.seed,
         save=("measured", "residual"),
     )
