@@ -47,7 +47,7 @@ def _table(cards: Mapping[Any, Mapping[str, Any]]) -> Table:
     rows = [[path.name, *(card.get(key) for key in columns)] for path, card in cards.items()]
     caption = (
         f"n = {len(rows)} scans. Misfit over noise is the root mean square of what the result leaves of the measurement, "
-        "over its noise: 1 explains it, far above 1 does not."
+        "over its noise: 1 explains it, less follows its noise too, far above 1 does not explain it."
     )
     return Table(("file", *(_FIGURES[key] for key in columns)), rows, caption)
 
