@@ -11,7 +11,7 @@ OUT ?= demo
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): requirements.txt pyproject.toml packages/core/pyproject.toml packages/imaging/pyproject.toml apps/t1/pyproject.toml apps/latents/pyproject.toml apps/medical/pyproject.toml
+$(STAMP): requirements.txt pyproject.toml packages/core/pyproject.toml packages/imaging/pyproject.toml apps/t1/pyproject.toml apps/latents/pyproject.toml apps/medical/pyproject.toml apps/decode/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

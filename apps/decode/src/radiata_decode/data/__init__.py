@@ -1,0 +1,1 @@
+"""Files and signals: subjects, stimuli, betas, surfaces, and a simulated cortex."""

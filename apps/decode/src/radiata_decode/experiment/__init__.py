@@ -1,0 +1,1 @@
+"""The commands: data and models together."""

@@ -1,0 +1,1 @@
+"""Decoders, encoders, generators and the statistics that judge them; no file formats."""
