@@ -29,6 +29,26 @@ class Options:
     seeds: tuple[int, ...] = (1, 2)
 
 
+def test_an_interrupt_between_the_record_and_the_work_is_recorded(tmp_path, monkeypatch):
+    """Ctrl-C when run.json has just been written: it must not say "running" for ever, nor hold the folder."""
+    from radiata_core import runs
+
+    calls = []
+
+    def written_then_interrupted(path, value):
+        write_json(path, value)
+        calls.append(path)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "write_json", written_then_interrupted)
+    with pytest.raises(KeyboardInterrupt), Run(tmp_path / "run", "radiata-x train", Options()):
+        raise AssertionError("the work began")
+    assert read_json(tmp_path / "run" / "run.json")["state"] == "interrupted"
+    with Run(tmp_path / "run", "radiata-x train", Options(), overwrite=True):
+        pass
+
+
 def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path):
     target = tmp_path / "sub-01.v2.nii.gz"
     target.write_text("old")

@@ -118,8 +118,11 @@ class Run:
                 **provenance(),
             }
             write_json(self.path, self.record)
-        except BaseException:
-            self._unlock()
+        except BaseException as error:
+            if "state" in self.record and self.path.exists():  # Ctrl-C between the record and the work
+                self.__exit__(type(error), error, None)
+            else:
+                self._unlock()
             raise
         return self
 
