@@ -24,7 +24,7 @@ demo: $(STAMP)  ## Draw four synthetic heads from the shipped weights into ./dem
 	$(BIN)/radiata-t1 demo --out $(OUT) --overwrite
 
 test: $(STAMP)  ## Every test that is not slow.
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(STAMP)  ## The slow ones.
 	$(BIN)/python -m pytest -q -m slow

@@ -18,22 +18,15 @@ torch.set_num_threads(1)
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:  # where several processes share the work (-n), a file stays together: its fixtures are made once
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    # The contract of all applications takes longest: where processes share the files, it must not be the last to start.
+    items.sort(key=lambda item: item.path.name != "test_contract.py")
     if SHARED_DATA.is_dir():
         return
     reason = pytest.mark.skip(reason="needs the data folder beside the checkout, which is absent")
     for item in items:
         if "needs_shared" in item.keywords:
             item.add_marker(reason)
-
-
-def _group(item: pytest.Item) -> str:
-    """The file, and in the contract of all applications the application too: each has a demo of its own."""
-    app = getattr(item, "callspec", None) and item.callspec.params.get("app")
-    return f"{item.path.stem}-{app.name}" if app else str(item.path)
 
 
 @pytest.fixture

@@ -63,6 +63,7 @@ EXPORTED = (".nii", ".nii.gz", ".h5")
 SHORT_DEMO = {
     "t1": ("--seeds", "0", "1", "--steps", "2"),
     "latents": ("--trials", "2", "--train-steps", "3", "--passes", "1"),
+    "medical": ("--block", "64"),
 }
 """Options that make a demo as short as its contract allows; an application that is not named runs its whole demo."""
 
