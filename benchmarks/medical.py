@@ -13,6 +13,7 @@ volume       whole heads at 1 mm from 4 mm slices and from a quarter of k-space:
 segment      whole heads: Dice by tissue on test people, calibration, real heads beside MeshNet (--scans, --judge).
 fewshot      8 and 64 labelled slices: heads on the prior's features, U-Net from scratch, equal CPU-seconds.
 anomaly      average precision of lesion maps, beside chance and scores that need no prior (--lesions: real shapes).
+translate    T1, T2 and FLAIR made of each other: error in the brain beside curve, painting and histogram matching.
 timing       CPU-seconds of one thread and peak memory of a fresh process, a slice at a time.
 """
 
@@ -32,6 +33,7 @@ import medical_anomaly
 import medical_fewshot
 import medical_restoration as slices
 import medical_segmentation
+import medical_translation
 import medical_volumes
 from radiata_core.checkpoint import load_model
 from radiata_medical.data.label_maps import LabelMaps
@@ -241,9 +243,20 @@ def anomaly(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
         return medical_anomaly.anomaly_figures(prior, store, arguments.lesions, 4 if arguments.quick else 24)
 
 
+def translate(arguments: argparse.Namespace, device: str) -> dict[str, Any]:
+    prior, _ = models_of(arguments, device)
+    joint = load_model(arguments.models / "joint-2d" if arguments.models else find_model("joint-2d")).denoiser
+    with LabelMaps(arguments.store) as store:
+        validation = slices.slices_of(store, "validation", 2 if arguments.quick else 8, device, seed=1)
+        spread = slices.spread_of(prior, validation.images)
+        return medical_translation.translation_figures(
+            prior, spread, joint, store, 4 if arguments.quick else 12
+        )
+
+
 SECTIONS = {
     "restore": restore, "sample": sample, "volume": volume, "segment": segment, "fewshot": fewshot, "anomaly": anomaly,
-    "timing": timing,
+    "translate": translate, "timing": timing,
 }  # fmt: skip
 
 

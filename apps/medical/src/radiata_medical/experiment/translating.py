@@ -35,7 +35,15 @@ from radiata_medical.model.translation import (
     translate,
 )
 
-__all__ = ["Method", "Target", "named_target", "reference_target", "translate_case", "write_translation"]
+__all__ = [
+    "Method",
+    "Target",
+    "named_target",
+    "reference_target",
+    "tissue_map_guide",
+    "translate_case",
+    "write_translation",
+]
 
 Method = Literal["prior", "curve", "paint", "histogram"]
 
@@ -206,15 +214,20 @@ def _refined(
             slices[rows].to(device),
             options,
             generators_of(rows, 21, seed),
-            guide=None if joint is None else _guide(joint, labels[rows].to(device)),
+            guide=None if joint is None else tissue_map_guide(joint, labels[rows].to(device)),
             spread=restorer.spread,
             covariates=covariates.expand(len(rows), -1).to(device),
         ).cpu()
     return found.movedim(0, -1)[None]
 
 
-def _guide(joint: Any, target: Tensor) -> TissueMapGuide:
-    """Keep the tissue map, as the joint denoiser reads clean images."""
+def tissue_map_guide(joint: Any, target: Tensor) -> TissueMapGuide:
+    """Keep the tissue map, as a joint denoiser of slices reads clean images.
+
+    Args:
+        joint: Image and tissues together, in two dimensions.
+        target: Tissue of every pixel, int64 (batch, x, y).
+    """
 
     def segmenter(x0: Tensor) -> Tensor:
         grid = x0.shape[2:]
