@@ -1,0 +1,279 @@
+"""What was shown: pictures, films and their optical flow in one file, one row a stimulus.
+
+    stimuli.h5    images (stimulus, y, x, 3) uint8 RGB            and/or
+                  movies (stimulus, frame, y, x, 3) uint8          and/or
+                  flow   (stimulus, step, 2, y, x) float32, pixels a frame step, x to the right and y downward;
+                  attributes format "radiata-stimuli/1", frames_per_s
+    stimuli.tsv   stimulus (name, in the order of the rows), group, category, caption
+
+Rows are chunks: a stimulus is one read. Names may be asked for in any order and more than once; the file is read by
+sorted, unique rows, as HDF5 wants it. A collection as large as NSD's 73 000 pictures (40 GB) stays where it is: the
+dataset here is then a view of rows of the other file (`LinkedRows`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from radiata_core.errors import InputError
+from radiata_core.files import atomic_path
+from radiata_decode.data.tables import read_table, write_table
+
+__all__ = [
+    "KINDS",
+    "LinkedRows",
+    "Stimuli",
+    "StimulusArrays",
+    "read_stimuli",
+    "write_arrays",
+    "write_stimuli",
+]
+
+FORMAT = "radiata-stimuli/1"
+KINDS: Mapping[str, tuple[str, int]] = {
+    "images": ("uint8", 4),
+    "movies": ("uint8", 5),
+    "flow": ("float32", 5),
+}
+BLOCK = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class LinkedRows:
+    """Rows of a dataset in another HDF5 file, which is not copied.
+
+    Attributes:
+        file: The other file; it must stay where it is.
+        dataset: Its name in there: `imgBrick`.
+        rows: Which rows, in the order of the stimuli, each once.
+    """
+
+    file: Path
+    dataset: str
+    rows: np.ndarray
+
+
+@dataclass(frozen=True)
+class StimulusArrays:
+    """Stimuli on their way to a file.
+
+    Attributes:
+        table: Column `stimulus`, and group, category, caption where they are known.
+        images: (stimulus, y, x, 3) uint8, anything that is read by slices of rows.
+        movies: (stimulus, frame, y, x, 3) uint8.
+        flow: (stimulus, step, 2, y, x) float32.
+        frames_per_s: Of the movies; needed with them.
+    """
+
+    table: pd.DataFrame
+    images: Any = None
+    movies: Any = None
+    flow: Any = None
+    frames_per_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """Stimuli on the disk, read by name.
+
+    Attributes:
+        folder: With stimuli.h5 and stimuli.tsv.
+        table: One row a stimulus.
+        shapes: images, movies, flow → shape in the file.
+        frames_per_s: Of the movies; None without.
+    """
+
+    folder: Path
+    table: pd.DataFrame
+    shapes: dict[str, tuple[int, ...]]
+    frames_per_s: float | None
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """Row of each name.
+
+        Raises:
+            InputError: a name that is not there.
+        """
+        places = {name: row for row, name in enumerate(self.table["stimulus"])}
+        missing = [name for name in ids if name not in places]
+        if missing:
+            raise InputError(
+                f"expected stimuli of {self.folder / 'stimuli.tsv'}; got {', '.join(map(str, missing[:3]))}"
+                f"{', …' if len(missing) > 3 else ''}, {len(missing)} that are not there. Are they of another experiment?"
+            )
+        return np.array([places[name] for name in ids], dtype=np.int64)
+
+    def images(self, ids: Sequence[str]) -> np.ndarray:
+        """Pictures in the order asked for, (n, y, x, 3) uint8."""
+        return self._read("images", ids)
+
+    def movies(self, ids: Sequence[str]) -> np.ndarray:
+        """Films, (n, frame, y, x, 3) uint8."""
+        return self._read("movies", ids)
+
+    def flow(self, ids: Sequence[str]) -> np.ndarray:
+        """Optical flow, (n, step, 2, y, x) float32, pixels a frame step."""
+        return self._read("flow", ids)
+
+    def _read(self, kind: str, ids: Sequence[str]) -> np.ndarray:
+        if kind not in self.shapes:
+            raise InputError(
+                f"expected {kind} in {self.folder / 'stimuli.h5'}; got {', '.join(self.shapes) or 'nothing'}. "
+                "Prepare the subject with them."
+            )
+        unique, back = np.unique(self.rows(ids), return_inverse=True)
+        try:
+            with h5py.File(self.folder / "stimuli.h5", "r") as opened:
+                found = opened[kind][unique] if len(unique) else np.empty((0, *self.shapes[kind][1:]))
+        except OSError as error:
+            raise InputError(
+                f"expected {kind} in {self.folder / 'stimuli.h5'}; they cannot be read ({error}). Copy or prepare it again."
+            ) from None
+        return np.ascontiguousarray(found[back], dtype=KINDS[kind][0])
+
+
+def read_stimuli(folder: Path) -> Stimuli:
+    """Stimuli of a subject folder; nothing of them is read yet.
+
+    Raises:
+        InputError: none are there, a broken file, a table of another length.
+    """
+    folder = Path(folder)
+    file = folder / "stimuli.h5"
+    if not file.is_file():
+        raise InputError(
+            f"expected stimuli.h5 and stimuli.tsv in {folder}; got none. Prepare the subject with its stimuli."
+        )
+    table = read_table(folder / "stimuli.tsv", ("stimulus",))
+    try:
+        with h5py.File(file, "r") as opened:
+            form = opened.attrs.get("format")
+            rate = opened.attrs.get("frames_per_s")
+            shapes = {kind: tuple(opened[kind].shape) for kind in KINDS if kind in opened}
+    except OSError as error:
+        raise InputError(
+            f"expected an HDF5 file; got {file}, which cannot be read ({' '.join(str(error).split())}). Was it cut "
+            "short? Copy or prepare it again."
+        ) from None
+    if form != FORMAT:
+        raise InputError(f"expected stimuli of format {FORMAT} in {file}; got {form}. Prepare them again.")
+    for kind, shape in shapes.items():
+        if shape[0] != len(table):
+            raise InputError(
+                f"expected {shape[0]} rows in {folder / 'stimuli.tsv'}, as many as {kind}; got {len(table)}. Prepare again."
+            )
+    _check_names(table, str(folder / "stimuli.tsv"))
+    return Stimuli(folder, table, shapes, None if rate is None else float(rate))
+
+
+def write_stimuli(
+    folder: Path,
+    table: pd.DataFrame,
+    *,
+    images: Any = None,
+    movies: Any = None,
+    flow: Any = None,
+    frames_per_s: float | None = None,
+    overwrite: bool = False,
+) -> Stimuli:
+    """Write stimuli.h5 and stimuli.tsv into a folder, a block of rows at a time, and return them.
+
+    Raises:
+        InputError: they exist, arrays of another type or shape, a name twice.
+    """
+    for file in (Path(folder) / "stimuli.h5", Path(folder) / "stimuli.tsv"):
+        if file.exists() and not overwrite:
+            raise InputError(
+                f"expected a new file; got {file}, which exists. Pass --overwrite to replace it."
+            )
+    write_arrays(folder, StimulusArrays(table, images, movies, flow, frames_per_s))
+    return read_stimuli(folder)
+
+
+def write_arrays(folder: Path, stimuli: StimulusArrays) -> None:
+    """The same for what `SubjectWriter.finish` is given."""
+    folder = Path(folder)
+    table = stimuli.table.reset_index(drop=True).copy()
+    _check_names(table, "the stimuli table")
+    table["stimulus"] = table["stimulus"].astype(str)
+    arrays = {kind: getattr(stimuli, kind) for kind in KINDS if getattr(stimuli, kind) is not None}
+    if not arrays:
+        raise InputError("expected images, movies or flow of the stimuli; got none of them.")
+    if "movies" in arrays and not (stimuli.frames_per_s and stimuli.frames_per_s > 0):
+        raise InputError(f"expected frames a second > 0 with movies; got {stimuli.frames_per_s}.")
+    for kind, array in arrays.items():
+        _check_array(kind, array, len(table))
+    with atomic_path(folder / "stimuli.h5") as part, h5py.File(part, "w") as opened:
+        opened.attrs["format"] = FORMAT
+        if stimuli.frames_per_s:
+            opened.attrs["frames_per_s"] = float(stimuli.frames_per_s)
+        for kind, array in arrays.items():
+            if isinstance(array, LinkedRows):
+                _link(opened, kind, array)
+            else:
+                _copy(opened, kind, array)
+    write_table(table, folder / "stimuli.tsv")
+
+
+def _check_names(table: pd.DataFrame, what: str) -> None:
+    if "stimulus" not in table:
+        raise InputError(f"expected a column stimulus in {what}; got {', '.join(map(str, table.columns))}.")
+    names = table["stimulus"].astype(str)
+    if names.duplicated().any():
+        raise InputError(
+            f"expected each stimulus once in {what}; got {names[names.duplicated()].iloc[0]} twice."
+        )
+
+
+def _check_array(kind: str, array: Any, count: int) -> None:
+    dtype, axes = KINDS[kind]
+    if isinstance(array, LinkedRows):
+        shape, found = _linked(array)
+        shape = (len(array.rows), *shape[1:])
+    else:
+        shape, found = tuple(array.shape), np.dtype(array.dtype)
+    colours = kind == "flow" or shape[-1:] == (3,)
+    if len(shape) != axes or shape[0] != count or not colours or (kind == "flow" and shape[2] != 2):
+        form = {"images": "y, x, 3", "movies": "frame, y, x, 3", "flow": "step, 2, y, x"}[kind]
+        raise InputError(f"expected {kind} of ({count}, {form}); got {shape}. Reorder or convert to RGB.")
+    if found != np.dtype(dtype):
+        raise InputError(f"expected {kind} of {dtype}; got {found}. Pictures are 0 to 255.")
+
+
+def _linked(link: LinkedRows) -> tuple[tuple[int, ...], np.dtype]:
+    try:
+        with h5py.File(link.file, "r") as opened:
+            stored = opened[link.dataset]
+            shape, dtype = tuple(stored.shape), np.dtype(stored.dtype)
+    except (OSError, KeyError) as error:
+        raise InputError(
+            f"expected a dataset {link.dataset} in {link.file}; it cannot be read ({error}). Check the path."
+        ) from None
+    rows = np.asarray(link.rows)
+    if len(rows) and (rows.min() < 0 or rows.max() >= shape[0]):
+        raise InputError(f"expected rows below {shape[0]} of {link.file}; got {rows.max()}.")
+    return shape, dtype
+
+
+def _link(opened: h5py.File, kind: str, link: LinkedRows) -> None:
+    shape, dtype = _linked(link)
+    layout = h5py.VirtualLayout((len(link.rows), *shape[1:]), dtype)
+    source = h5py.VirtualSource(str(Path(link.file).resolve()), link.dataset, shape, dtype)
+    for place, row in enumerate(np.asarray(link.rows).tolist()):
+        layout[place] = source[row]
+    opened.create_virtual_dataset(kind, layout)
+
+
+def _copy(opened: h5py.File, kind: str, array: Any) -> None:
+    shape = tuple(array.shape)
+    packing = {"compression": "gzip", "compression_opts": 1, "shuffle": True} if kind == "flow" else {}
+    stored = opened.create_dataset(kind, shape, KINDS[kind][0], chunks=(1, *shape[1:]), **packing)
+    size = int(np.prod(shape[1:])) * stored.dtype.itemsize
+    step = max(1, BLOCK // max(1, size))
+    for start in range(0, shape[0], step):
+        stored[start : start + step] = np.asarray(array[start : start + step])
