@@ -27,7 +27,7 @@ def unit_images(pictures: np.ndarray, size: int | None = None) -> Tensor:
 
     Args:
         pictures: uint8 (n, y, x, 3), RGB.
-        size: Side of the square that they become, pixels: area-weighted downward, bicubic upward; None: as they are.
+        size: Side of the square that they become, pixels (bicubic, antialiased where it shrinks); None: as they are.
 
     Raises:
         InputError: another type or shape.

@@ -209,7 +209,8 @@ def _nearest_other(values: np.ndarray, row: int) -> float:
 def _checked(trials: pd.DataFrame, test: np.ndarray, what: str) -> np.ndarray:
     if test.all() or not test.any():
         raise InputError(
-            f"expected trials on both sides of the split; {what} hold {'all' if test.all() else 'none'} of them. Choose others."
+            f"expected trials on both sides of the split; {what} hold "
+            f"{'all' if test.all() else 'none'} of them. Choose others."
         )
     words = np.where(test, "test", "train").astype(object)
     refuse_overlap(pd.DataFrame({"stimulus": trials["stimulus"].astype(str).to_numpy(), "split": words}))

@@ -6,8 +6,8 @@ The noise ceiling signal-to-noise ratio is
 $$ \text{ncsnr} = \sigma_\text{signal}/\sigma_\text{noise}, \qquad
    \text{NC}(n) = \frac{\text{ncsnr}^2}{\text{ncsnr}^2 + 1/n} $$
 
-with $\sigma^2_\text{noise}$ the variance between repeats, pooled over stimuli, and $\sigma^2_\text{signal}$ what is left of the
-total variance, not below 0. NC(n) is the share of variance of an average of n trials that the stimulus explains; with
+with $\sigma^2_\text{noise}$ the variance between repeats, pooled over stimuli, and $\sigma^2_\text{signal}$ what is
+left of the total variance, not below 0. NC(n) is the share of variance of an average of n trials that the stimulus explains; with
 unequal repeats 1/n is replaced by its mean over stimuli. The total variance of N trials of k stimuli, $n_i$ each, holds
 $(N - \sum n_i^2/N)/(N - 1)$ times the signal variance, which is undone here: the estimate is that of a one-way analysis of
 variance with random effects, unbiased for any numbers of repeats, and NSD's for many stimuli.
@@ -122,7 +122,8 @@ def split_half(
     rows = [members for members in rows if len(members) > 1]
     if len(rows) < 3 or draws < 1:
         raise InputError(
-            f"expected at least three repeated stimuli and one draw; got {len(rows)} and {draws}. Use ncsnr, or more repeats."
+            f"expected at least three repeated stimuli and one draw; got {len(rows)} and {draws}. "
+            "Use ncsnr, or more repeats."
         )
     total = np.zeros(values.shape[1])
     for _ in range(draws):
