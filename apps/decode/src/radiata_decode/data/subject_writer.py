@@ -11,7 +11,6 @@ for another source, they are thrown away, since they would not fit.
 import json
 import shutil
 from collections.abc import Mapping
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,7 +120,7 @@ class SubjectWriter:
         with atomic_path(file) as part, h5py.File(part, "w") as opened:
             opened.create_dataset("responses", data=small, chunks=_chunks(small.shape, small.dtype.itemsize))
             opened.create_dataset("bad", data=~finite.all(0))
-            opened.create_dataset("trials", data=trials.reset_index(drop=True).to_json(orient="split"))
+            opened.create_dataset("trials", data=_as_text(trials))
             opened.attrs["name"] = name
             opened.attrs["bad_trials"] = int((~finite).all(1).sum())
 
@@ -224,10 +223,12 @@ def _attribute(file: Path, name: str) -> Any:
 
 def _trials(file: Path) -> pd.DataFrame:
     text = _array(file, "trials")
-    words = text.decode() if isinstance(text, bytes) else str(text)
-    return pd.read_json(
-        StringIO(words), orient="split", dtype={"stimulus": str, "split": str}, convert_dates=False
-    )
+    return pd.DataFrame(json.loads(text))
+
+
+def _as_text(trials: pd.DataFrame) -> str:
+    """Columns as JSON lists: a table inside the part that it belongs to."""
+    return json.dumps({str(name): trials[name].tolist() for name in trials.columns}, default=str)
 
 
 def _join(path: Path, files: list[Path], kept: np.ndarray, trials: int, dtype: str) -> None:

@@ -7,10 +7,10 @@ $$ \text{ncsnr} = \sigma_\text{signal}/\sigma_\text{noise}, \qquad
    \text{NC}(n) = \frac{\text{ncsnr}^2}{\text{ncsnr}^2 + 1/n} $$
 
 with $\sigma^2_\text{noise}$ the variance between repeats, pooled over stimuli, and $\sigma^2_\text{signal}$ what is
-left of the total variance, not below 0. NC(n) is the share of variance of an average of n trials that the stimulus explains; with
-unequal repeats 1/n is replaced by its mean over stimuli. The total variance of N trials of k stimuli, $n_i$ each, holds
-$(N - \sum n_i^2/N)/(N - 1)$ times the signal variance, which is undone here: the estimate is that of a one-way analysis of
-variance with random effects, unbiased for any numbers of repeats, and NSD's for many stimuli.
+left of the total variance, not below 0. NC(n) is the share of variance of an average of n trials that the stimulus
+explains; with unequal repeats 1/n is replaced by its mean over stimuli. The total variance of N trials, $n_i$ of
+stimulus i, holds $(N - \sum n_i^2/N)/(N - 1)$ times the signal variance, which is undone here: the estimate is that of a
+one-way analysis of variance with random effects, unbiased for any numbers of repeats, and NSD's for many stimuli.
 
 A correlation with measured averages is bounded by $\sqrt{\text{NC}}$. The reliability of averages is also the correlation
 of two halves, stepped up to the full length by Spearman and Brown: $r_{2n} = 2 r_n / (1 + r_n)$.
