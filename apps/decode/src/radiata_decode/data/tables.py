@@ -57,28 +57,39 @@ def read_table(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"expected the table {path}; got no such file. Check the path.")
     try:
-        with path.open(encoding="utf-8-sig") as stream:
-            header = stream.readline().rstrip("\r\n").split("\t")
-        check_columns(header, needed, str(path))
-        words = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig", quoting=3, index_col=False
-        )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = " ".join(str(error).split())
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
         raise InputError(
-            f"expected tab-separated values in {path}; got something else ({reason}). Write it again."
+            f"expected a table in UTF-8 in {path}; got something else ({error}). Write it again."
         ) from None
-    return pd.DataFrame({name: _typed(words[name]) for name in words.columns})
+    header = lines[0].split("\t") if lines[0] else []
+    check_columns(header, needed, str(path))
+    rows = [line.split("\t") for line in lines[1:] if line]
+    for number, row in enumerate(rows):
+        if len(row) != len(header):
+            raise InputError(
+                f"expected {len(header)} values separated by tabs in each row of {path}; got {len(row)} in row "
+                f"{number + 1}. Write it again."
+            )
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+    return pd.DataFrame(
+        {
+            name: _typed(name, pd.Series(list(column), dtype=object))
+            for name, column in zip(header, columns, strict=True)
+        }
+    )
 
 
-def _typed(column: pd.Series) -> pd.Series:
-    missing = column.isin(MISSING)
-    if column.name in TEXT:
-        return column.mask(missing & (column == "n/a"), "") if column.name not in ("stimulus",) else column
+def _typed(name: str, words: pd.Series) -> pd.Series:
+    if name == "stimulus":
+        return words
+    missing = words.isin(MISSING)
+    if name in TEXT:
+        return words.mask(missing, "")
     try:
-        return pd.to_numeric(column.mask(missing))
+        return pd.to_numeric(words.mask(missing))
     except (ValueError, TypeError):
-        return column.mask(missing, "")
+        return words.mask(missing, "")
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
