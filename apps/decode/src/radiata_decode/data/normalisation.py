@@ -142,7 +142,8 @@ def standardiser(
         raise InputError(f"expected a rule of {', '.join(RULES)}; got {rule}.")
     if rule == "session" and sessions is None:
         raise InputError("expected the session of each training trial for the rule session; got none.")
-    whole, parts, start = _Moments(), {}, 0
+    parts: dict[int, _Moments] = {}
+    whole, start = _Moments(), 0
     for block in blocks:
         whole.add(block)
         if rule == "session":

@@ -223,7 +223,7 @@ def _attribute(file: Path, name: str) -> Any:
 
 def _trials(file: Path) -> pd.DataFrame:
     text = _array(file, "trials")
-    return pd.DataFrame(json.loads(text))
+    return pd.DataFrame(json.loads(bytes(text)))
 
 
 def _as_text(trials: pd.DataFrame) -> str:
