@@ -264,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", type=Path)
+    parser.add_argument("store", type=Path, nargs="?")
     parser.add_argument("--only", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--tasks", nargs="+", choices=slices.TASKS, default=list(slices.TASKS))
     parser.add_argument("--methods", nargs="+", help="of sections restore and volume; all by default")
@@ -289,6 +289,9 @@ def main() -> None:
     parser.add_argument("--alone")
     parser.add_argument("--task")
     arguments = parser.parse_args()
+    if arguments.store is None:
+        print("left out: needs a store of label maps (radiata-medical prepare)")
+        return
     if arguments.alone:
         alone(arguments)
         return

@@ -97,11 +97,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("store", type=Path)
+    parser.add_argument("store", type=Path, nargs="?")
     parser.add_argument("--count", type=int, default=16)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
+    if arguments.store is None:
+        print("left out: needs a store of label maps (radiata-medical prepare)")
+        return
     joint: Any = load_model(find_model("joint-2d")).denoiser.eval()
     with LabelMaps(arguments.store) as store:
         heads = [head_of(store.read(name).codes) for name in store.of_split("test")]
