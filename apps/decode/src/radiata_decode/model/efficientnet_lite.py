@@ -133,9 +133,10 @@ def efficientnet_lite0(path: Path | None = None) -> EfficientNetLite0:
             f"expected weights of EfficientNet-Lite0; got {path}, which cannot be read "
             f"({' '.join(str(error).split())[:120]}). Install the package again."
         ) from None
-    network = EfficientNetLite0()
+    with torch.device("meta"):  # no random weights are drawn that would be replaced at once
+        network = EfficientNetLite0()
     try:
-        network.load_state_dict({_renamed(name): tensor for name, tensor in stored.items()})
+        network.load_state_dict({_renamed(name): tensor for name, tensor in stored.items()}, assign=True)
     except (RuntimeError, AttributeError, KeyError) as error:
         raise InputError(
             f"expected weights of EfficientNet-Lite0; got {path}, of another network "

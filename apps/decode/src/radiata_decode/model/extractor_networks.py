@@ -108,9 +108,10 @@ class AlexNetFeatures:
             for name, value in stored.items()
             if name.startswith("features.")
         }
-        network = _alexnet()
+        with torch.device("meta"):  # no random weights are drawn that would be replaced at once
+            network = _alexnet()
         try:
-            network.load_state_dict(wanted)
+            network.load_state_dict(wanted, assign=True)
         except RuntimeError as error:
             raise InputError(
                 f"expected the state dict of torchvision's AlexNet; got {path}, of another network "

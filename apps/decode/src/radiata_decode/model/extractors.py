@@ -2,7 +2,7 @@ r"""Features in which decoded and true pictures are compared, each behind one ca
 
     pixels         the values themselves on a small grid
     pca            coordinates in the principal components of training pictures
-    gabor          energies of local edges, $\sqrt{e^2 + o^2}$ of quadrature pairs: 3 wavelengths, 4 orientations, 8 × 8 places
+    gabor          energies of edges, $\sqrt{e^2 + o^2}$ of quadrature pairs, 3 wavelengths × 4 orientations × 8² places
     efficientnet   last layer of EfficientNet-Lite0: objects, offline (`efficientnet_lite`)
     alexnet, clip, dino, swav, inception   where the user has their files (`extractor_networks`)
 
