@@ -38,7 +38,9 @@ SIMULATED: tuple[Degradation, ...] = (
 )
 
 
-@pytest.mark.parametrize("degradation", SIMULATED, ids=lambda d: f"{d.task}-{id(d) % 97}")
+@pytest.mark.parametrize(
+    "degradation", SIMULATED, ids=[f"{d.task}-{number}" for number, d in enumerate(SIMULATED)]
+)
 def test_operators_have_their_adjoint_and_follow_the_seed(
     degradation: Degradation, generator: torch.Generator
 ) -> None:
