@@ -4,14 +4,15 @@ import sys
 from collections.abc import Sequence
 
 from radiata_core import commands
+from radiata_decode.experiment.prepare import Prepare
 
 __all__ = ["VERBS", "main", "run"]
 
-SUMMARY = (
-    "Images and motion from fMRI, and back, with every control in the table. Not for clinical use, and no mind reading."
-)
+SUMMARY = "Images and motion from fMRI, and back, with every control in the table. Not for clinical use, and no mind reading."
 
-VERBS: dict[str, type] = {}
+VERBS: dict[str, type] = {
+    "prepare": Prepare,
+}
 
 
 def run(argv: Sequence[str] | None = None) -> int:
