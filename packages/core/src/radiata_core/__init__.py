@@ -114,7 +114,7 @@ seed and step), `ema`, `training_log`, `training_state` and `checkpoints`; `chec
 `checkpoint.load_model` keep a model as safetensors (`weights`) and JSON (`specs`: what a file may name), never
 as a pickle.
 
-Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `logs` and
+Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `sidecars`, `logs` and
 `provenance`, `shipped_weights` (a model by name, file or run), `commands` (verbs and exit codes), `signals`, `errors`, and
 `types`, where shapes are named.
 

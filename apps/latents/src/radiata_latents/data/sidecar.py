@@ -1,60 +1,26 @@
-"""The card beside every file that leaves: the same name with .json, in the words of BIDS.
-
-    GeneratedBy    which program, which version
-    Sources        names and checksums of what it was made from
-    SyntheticData  true where nothing was recorded
-
-`free_path` is the other half of the rule: nothing is overwritten unasked.
-
-References:
-    BIDS, derivatives (GeneratedBy, Sources), https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html.
-"""
+"""The card beside every file of this application, and where a file may be written; see `radiata_core.sidecars`."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from radiata_core.errors import InputError
-from radiata_core.files import write_json
+from radiata_core import sidecars
+from radiata_core.sidecars import sidecar_path
 
 __all__ = ["free_path", "sidecar_path", "write_sidecar"]
 
 APPLICATION = "radiata-latents"
 
 
-def sidecar_path(path: Path) -> Path:
-    """`rates.h5` → `rates.json`."""
-    return Path(path).with_suffix(".json")
-
-
 def free_path(
     path: Path, overwrite: bool, suffixes: tuple[str, ...] = (".h5", ".nc"), source: Path | None = None
 ) -> Path:
-    """The path itself, if it and the card beside it may be written.
-
-    Args:
-        path: Of the file to come.
-        overwrite: Replace what is there.
-        suffixes: Its name ends in one of them.
-        source: What the file is made from: never replaced, whatever was asked.
+    """The path itself, if it and the card beside it may be written; see `radiata_core.sidecars.free_path`.
 
     Raises:
         InputError: another suffix, the source itself, or a file that exists.
     """
-    path = Path(path)
-    if path.suffix not in suffixes:
-        raise InputError(f"expected a name ending in {' or '.join(suffixes)}; got {path}. Rename the output.")
-    if source is not None and path.resolve() == source.resolve():
-        raise InputError(
-            f"expected the output to be another file than its source {source}. Choose another --out."
-        )
-    for taken in (path, sidecar_path(path)):
-        if taken.exists() and not overwrite:
-            raise InputError(
-                f"expected a new file; got {taken}, which exists. Choose another --out, or pass --overwrite."
-            )
-    return path
+    return sidecars.free_path(path, overwrite, suffixes, source)
 
 
 def write_sidecar(path: Path, sources: Mapping[str, str], **about: Any) -> Path:
@@ -65,20 +31,4 @@ def write_sidecar(path: Path, sources: Mapping[str, str], **about: Any) -> Path:
         sources: Name → SHA-256 of what the file was made from.
         about: What else is to be found again, in BIDS' spelling: Seed, SyntheticData, ...
     """
-    card = sidecar_path(path)
-    write_json(
-        card,
-        {
-            "GeneratedBy": [{"Name": APPLICATION, "Version": _version()}],
-            "Sources": [{"Name": name, "SHA256": checksum} for name, checksum in sources.items()],
-            **about,
-        },
-    )
-    return card
-
-
-def _version() -> str:
-    try:
-        return version(APPLICATION)
-    except PackageNotFoundError:
-        return "unknown"
+    return sidecars.write_sidecar(path, APPLICATION, sources, **about)

@@ -1,0 +1,37 @@
+"""The card beside a file, and files that are not replaced unasked."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from radiata_core.errors import InputError
+from radiata_core.sidecars import free_path, generated_by, write_sidecar
+
+
+def test_the_card_says_what_made_the_file_from_what(tmp_path: Path) -> None:
+    card = write_sidecar(
+        tmp_path / "decoded.h5", "radiata-core", {"subject": "ab12"}, SyntheticData=True, Seed=3
+    )
+    assert card == tmp_path / "decoded.json"
+    assert json.loads(card.read_text()) == {
+        "GeneratedBy": [{"Name": "radiata-core", "Version": version("radiata-core")}],
+        "Sources": [{"Name": "subject", "SHA256": "ab12"}],
+        "SyntheticData": True,
+        "Seed": 3,
+    }
+    assert generated_by("no-such-program")[0]["Version"] == "unknown"
+
+
+def test_neither_a_file_nor_its_card_is_replaced_unasked(tmp_path: Path) -> None:
+    free = tmp_path / "a.h5"
+    assert free_path(free, False, (".h5",)) == free
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(InputError, match=r"a\.json, which exists"):
+        free_path(free, False, (".h5",))
+    assert free_path(free, True, (".h5",)) == free
+    with pytest.raises(InputError, match="another file than its source"):
+        free_path(free, True, (".h5",), source=tmp_path / "." / "a.h5")
+    with pytest.raises(InputError, match=r"ending in \.h5 or \.nc; got .*a\.npz"):
+        free_path(tmp_path / "a.npz", False, (".h5", ".nc"))
