@@ -1,42 +1,20 @@
-"""The card beside every file that leaves: the same name with .json, in the words of BIDS.
-
-    GeneratedBy    which program, which version
-    Sources        names and checksums of what it was made from
-    SyntheticData  true for generated pictures and simulated data
-
-References:
-    BIDS, derivatives (GeneratedBy, Sources), https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html.
-"""
+"""The card beside every file of this application, and where a file may be written; see `radiata_core.sidecars`."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from radiata_core.files import write_json
+from radiata_core import sidecars
+from radiata_core.sidecars import free_path, sidecar_path, source_list
 
-__all__ = ["generated_by", "sidecar_path", "source_list", "write_sidecar"]
+__all__ = ["free_path", "generated_by", "sidecar_path", "source_list", "write_sidecar"]
 
 APPLICATION = "radiata-decode"
 
 
-def sidecar_path(path: Path) -> Path:
-    """`decoded.h5` → `decoded.json`."""
-    return Path(path).with_suffix(".json")
-
-
 def generated_by() -> list[dict[str, str]]:
     """BIDS' `GeneratedBy`: this program and its version."""
-    try:
-        number = version(APPLICATION)
-    except PackageNotFoundError:
-        number = "unknown"
-    return [{"Name": APPLICATION, "Version": number}]
-
-
-def source_list(sources: Mapping[str, str]) -> list[dict[str, str]]:
-    """BIDS' `Sources`: name → SHA-256."""
-    return [{"Name": name, "SHA256": checksum} for name, checksum in sources.items()]
+    return sidecars.generated_by(APPLICATION)
 
 
 def write_sidecar(path: Path, sources: Mapping[str, str], **about: Any) -> Path:
@@ -47,6 +25,4 @@ def write_sidecar(path: Path, sources: Mapping[str, str], **about: Any) -> Path:
         sources: Name → SHA-256 of what the file was made from.
         about: What else is to be found again, in BIDS' spelling: Seed, SyntheticData, ...
     """
-    card = sidecar_path(path)
-    write_json(card, {"GeneratedBy": generated_by(), "Sources": source_list(sources), **about})
-    return card
+    return sidecars.write_sidecar(path, APPLICATION, sources, **about)
