@@ -38,10 +38,16 @@ def test_a_large_collection_is_linked_and_not_copied(tmp_path: Path, rng: np.ran
     stimuli = write_stimuli(tmp_path / "s", NAMES, images=LinkedRows(tmp_path / "all.h5", "imgBrick", rows))
     np.testing.assert_array_equal(stimuli.images(["a", "b", "0010"]), brick[[4, 40, 17]])
     assert (tmp_path / "s" / "stimuli.h5").stat().st_size < brick.nbytes / 2
+    np.testing.assert_array_equal(read_stimuli(tmp_path / "s").images(["a", "a"]), brick[[4, 4]])
     with pytest.raises(InputError, match=r"rows below 50 of .*; got 50"):
         write_stimuli(tmp_path / "t", NAMES, images=LinkedRows(tmp_path / "all.h5", "imgBrick", rows + 10))
     with pytest.raises(InputError, match="a dataset images in"):
         write_stimuli(tmp_path / "t", NAMES, images=LinkedRows(tmp_path / "all.h5", "images", rows))
+    (tmp_path / "all.h5").rename(tmp_path / "moved.h5")
+    with pytest.raises(InputError, match=r"Has it moved\?"):
+        stimuli.images(["a"])
+    with pytest.raises(InputError, match=r"Has it moved\?"):
+        read_stimuli(tmp_path / "s")
 
 
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:

@@ -228,6 +228,15 @@ def test_stimuli_stand_in_the_same_folder(
     assert "stimuli.h5" in subject.manifest["files"]
 
 
+def test_the_checksum_follows_the_tables(tmp_path: Path, values: np.ndarray) -> None:
+    """A split that was edited by hand is another subject for every model trained on it."""
+    subject = write_subject(tmp_path / "s", values, trials_of(20))
+    before = subject.sha256
+    text = (tmp_path / "s" / "trials.tsv").read_text()
+    (tmp_path / "s" / "trials.tsv").write_text(text.replace("test", "validation"))
+    assert read_subject(tmp_path / "s").sha256 != before
+
+
 def test_rows_of_a_split(tmp_path: Path, values: np.ndarray) -> None:
     subject = write_subject(tmp_path / "s", values, trials_of(20, test=4))
     assert subject.rows("test").tolist() == [16, 17, 18, 19]

@@ -6,9 +6,9 @@
                   attributes format "radiata-stimuli/1", frames_per_s
     stimuli.tsv   stimulus (name, in the order of the rows), group, category, caption
 
-Rows are chunks: a stimulus is one read. Names may be asked for in any order and more than once; the file is read by
-sorted, unique rows, as HDF5 wants it. A collection as large as NSD's 73 000 pictures (40 GB) stays where it is: the
-dataset here is then a view of rows of the other file (`LinkedRows`).
+Rows are chunks: a stimulus is one read. Names may be asked for in any order and more than once (`stored_rows`). A
+collection as large as NSD's 73 000 pictures (40 GB) stays where it is: the dataset here then holds the numbers of its rows
+in the other file (`LinkedRows`), whose path is an attribute.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ import pandas as pd
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_decode.data.stored_rows import stored_rows
 from radiata_decode.data.tables import read_table, write_table
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 FORMAT = "radiata-stimuli/1"
+LINK = "linked_file"
 KINDS: Mapping[str, tuple[str, int]] = {
     "images": ("uint8", 4),
     "movies": ("uint8", 5),
@@ -126,15 +128,15 @@ class Stimuli:
                 f"expected {kind} in {self.folder / 'stimuli.h5'}; got {', '.join(self.shapes) or 'nothing'}. "
                 "Prepare the subject with them."
             )
-        unique, back = np.unique(self.rows(ids), return_inverse=True)
-        try:
-            with h5py.File(self.folder / "stimuli.h5", "r") as opened:
-                found = opened[kind][unique] if len(unique) else np.empty((0, *self.shapes[kind][1:]))
-        except OSError as error:
-            raise InputError(
-                f"expected {kind} in {self.folder / 'stimuli.h5'}; they cannot be read ({error}). Copy or prepare it again."
-            ) from None
-        return np.ascontiguousarray(found[back], dtype=KINDS[kind][0])
+        rows = self.rows(ids)
+        with h5py.File(self.folder / "stimuli.h5", "r") as opened:
+            stored = opened[kind]
+            if LINK not in stored.attrs:
+                return stored_rows(stored, rows, KINDS[kind][0])
+            link = _link_of(stored)
+        _linked(link)
+        with h5py.File(link.file, "r") as other:
+            return stored_rows(other[link.dataset], link.rows[rows], KINDS[kind][0])
 
 
 def read_stimuli(folder: Path) -> Stimuli:
@@ -154,7 +156,7 @@ def read_stimuli(folder: Path) -> Stimuli:
         with h5py.File(file, "r") as opened:
             form = opened.attrs.get("format")
             rate = opened.attrs.get("frames_per_s")
-            shapes = {kind: tuple(opened[kind].shape) for kind in KINDS if kind in opened}
+            shapes = {kind: _shape(opened[kind]) for kind in KINDS if kind in opened}
     except OSError as error:
         raise InputError(
             f"expected an HDF5 file; got {file}, which cannot be read ({' '.join(str(error).split())}). Was it cut "
@@ -252,7 +254,8 @@ def _linked(link: LinkedRows) -> tuple[tuple[int, ...], np.dtype]:
             shape, dtype = tuple(stored.shape), np.dtype(stored.dtype)
     except (OSError, KeyError) as error:
         raise InputError(
-            f"expected a dataset {link.dataset} in {link.file}; it cannot be read ({error}). Check the path."
+            f"expected a dataset {link.dataset} in {link.file}; it cannot be read ({' '.join(str(error).split())}). "
+            "Has it moved?"
         ) from None
     rows = np.asarray(link.rows)
     if len(rows) and (rows.min() < 0 or rows.max() >= shape[0]):
@@ -261,12 +264,22 @@ def _linked(link: LinkedRows) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _link(opened: h5py.File, kind: str, link: LinkedRows) -> None:
-    shape, dtype = _linked(link)
-    layout = h5py.VirtualLayout((len(link.rows), *shape[1:]), dtype)
-    source = h5py.VirtualSource(str(Path(link.file).resolve()), link.dataset, shape, dtype)
-    for place, row in enumerate(np.asarray(link.rows).tolist()):
-        layout[place] = source[row]
-    opened.create_virtual_dataset(kind, layout)
+    """Numbers of the rows in place of the rows, and where they are."""
+    _linked(link)
+    stored = opened.create_dataset(kind, data=np.asarray(link.rows, np.int64))
+    stored.attrs[LINK] = str(Path(link.file).resolve())
+    stored.attrs["dataset"] = link.dataset
+
+
+def _link_of(stored: h5py.Dataset) -> LinkedRows:
+    return LinkedRows(Path(str(stored.attrs[LINK])), str(stored.attrs["dataset"]), stored[()])
+
+
+def _shape(stored: h5py.Dataset) -> tuple[int, ...]:
+    if LINK not in stored.attrs:
+        return tuple(stored.shape)
+    link = _link_of(stored)
+    return (len(link.rows), *_linked(link)[0][1:])
 
 
 def _copy(opened: h5py.File, kind: str, array: Any) -> None:

@@ -25,7 +25,8 @@ import pandas as pd
 import xarray as xr
 
 from radiata_core.errors import InputError
-from radiata_core.files import read_json
+from radiata_core.files import read_json, sha256
+from radiata_decode.data.stored_rows import stored_rows
 from radiata_decode.data.subject_tables import ROI, SPLITS, TRIAL_COLUMNS, checked_trials, checked_voxels
 from radiata_decode.data.subject_writer import FORMAT, SubjectWriter, write_subject
 from radiata_decode.data.tables import read_table
@@ -80,7 +81,7 @@ class Subject:
         with h5py.File(self.folder / "responses.h5", "r") as opened:
             stored = opened["responses"]
             for start in range(0, len(wanted), size):
-                block = _read_rows(stored, wanted[start : start + size])
+                block = stored_rows(stored, wanted[start : start + size], "float32")
                 yield block if whole else np.ascontiguousarray(block[:, kept])
 
     def rows(self, split: str | None = None) -> np.ndarray:
@@ -119,8 +120,9 @@ class Subject:
 
     @property
     def sha256(self) -> str:
-        """Checksum of the responses and both tables together, as they were written."""
-        files = self.manifest["files"]
+        """Checksum of the responses as they were written and of both tables as they are now."""
+        files = {"responses.h5": self.manifest["files"]["responses.h5"]}
+        files |= {name: sha256(self.folder / name) for name in ("trials.tsv", "voxels.tsv")}
         return hashlib.sha256(
             "\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()
         ).hexdigest()
@@ -181,21 +183,6 @@ def _indices(wanted: Rows, count: int, what: str) -> np.ndarray:
             f"expected {what} below {count}; got {chosen.max() if chosen.max() >= count else chosen.min()}."
         )
     return np.where(chosen < 0, chosen + count, chosen)
-
-
-def _read_rows(stored: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
-    """Rows in any order, with repeats: HDF5 itself wants them sorted and once, and is slow for single ones."""
-    unique, back = np.unique(rows, return_inverse=True)
-    block = np.empty((len(unique), stored.shape[1]), np.float32)
-    breaks = np.flatnonzero(np.diff(unique) != 1) + 1
-    for run in np.split(np.arange(len(unique)), breaks):
-        if len(run):
-            stored.read_direct(
-                block,
-                np.s_[int(unique[run[0]]) : int(unique[run[-1]]) + 1],
-                np.s_[int(run[0]) : int(run[-1]) + 1],
-            )
-    return block if len(unique) == len(rows) and (back == np.arange(len(rows))).all() else block[back]
 
 
 def read_subject(folder: Path) -> Subject:
