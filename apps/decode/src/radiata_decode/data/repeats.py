@@ -68,7 +68,10 @@ def averaged(
         values = block if standardiser is None else standardiser.apply(block, sessions[here])
         if not start:
             total = np.zeros((len(order), values.shape[1]), np.float32)
-        np.add.at(total, group[here], values)
+        for place, row in zip(
+            group[here], values, strict=True
+        ):  # np.add.at does the same in 20 times the time
+            total[place] += row
         start += len(block)
     return Averaged(list(order), total / repeats[:, None].astype(np.float32), repeats)
 

@@ -33,7 +33,7 @@ from radiata_decode.data.tables import read_table
 
 __all__ = ["SPLITS", "Subject", "SubjectWriter", "check_dataset", "read_subject", "write_subject"]
 
-BLOCK = 32 * 2**20
+BLOCK = 16 * 2**20
 Rows = np.ndarray | slice | list[int] | None
 
 
@@ -73,7 +73,7 @@ class Subject:
         return result
 
     def blocks(self, rows: Rows = None, voxels: Rows = None, size: int | None = None) -> Iterator[np.ndarray]:
-        """The same, in blocks of `size` trials (default: as many as fit into 32 MiB), for sums that need no more."""
+        """The same, in blocks of `size` trials (default: as many as fit into 16 MiB), for sums that need no more."""
         wanted = _indices(rows, len(self.trials), "trials")
         kept = _indices(voxels, len(self.voxels), "voxels")
         whole = len(kept) == len(self.voxels) and (kept == np.arange(len(kept))).all()
