@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Spectrum", "dual_spectrum", "loo_errors", "loo_residuals", "primal_spectrum", "scaled_leverage"]
+__all__ = ["Spectrum", "dual_spectrum", "loo_errors", "primal_spectrum", "scaled_leverage"]
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,6 @@ def scaled_leverage(spectrum: Spectrum, alphas: Tensor) -> Tensor:
         part = slice(start, start + 1024)
         result[part] += spectrum.basis[part].square() @ shrink
     return result.clamp(min=torch.finfo(result.dtype).tiny)
-
-
-def loo_residuals(spectrum: Spectrum, targets: Tensor, alphas: Tensor) -> Tensor:
-    """Target minus its prediction from the other trials, (n, t), in units of the targets.
-
-    Args:
-        spectrum: Of the responses.
-        targets: Weighted and centred, √s (Y - Ȳ), (n, t).
-        alphas: Penalty of each target, (t,), > 0.
-    """
-    different, which = alphas.unique(return_inverse=True)
-    coordinates = spectrum.basis.T @ targets
-    residual = spectrum.outside(targets, coordinates)
-    residual += spectrum.basis @ (coordinates * (alphas / (spectrum.values[:, None] + alphas)))
-    return residual / scaled_leverage(spectrum, different)[:, which] / spectrum.root[:, None]
 
 
 def loo_errors(spectrum: Spectrum, targets: Tensor, alphas: Tensor) -> Tensor:
