@@ -185,3 +185,21 @@ def test_weights_of_repeats_go_from_their_number_to_one(rng):
     with pytest.raises(InputError, match="repeats ≥ 1"):
         repeat_weights(np.array([0, 1]))
     assert np.allclose(voxel_weights(np.array([0.25, np.nan, 1.0])), [0.5, 0, 1])
+
+
+def test_arrays_that_may_not_be_written_to_are_read(rng):
+    """Columns of a data frame and memory maps come read-only."""
+    x, y, s = problem(rng, 20, 30, 2)
+    q = rng.uniform(0, 1, 30)
+    for each in (x, y, s, q):
+        each.setflags(write=False)
+    shared = SharedRidge(x, sample_weights=s, voxel_weights=q)
+    fit = shared.fit(y)
+    assert torch.isfinite(shared.decoder(fit).predict(x)).all()
+
+
+def test_a_large_mean_of_targets_is_not_signal(rng):
+    x, y, s = problem(rng, 40, 60, 3)
+    small, large = (SharedRidge(x, sample_weights=s).fit(y + shift, alphas=10.0) for shift in (0.0, 3000.0))
+    assert torch.allclose(large.loo - 3000, small.loo, atol=5e-3)
+    assert torch.allclose(large.loo_r2, small.loo_r2, atol=1e-3)

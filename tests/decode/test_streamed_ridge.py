@@ -31,7 +31,7 @@ def test_blocks_get_what_a_fit_of_groups_gives(problem, voxels):
 def test_loo_r2_of_a_block_pools_its_columns(problem):
     x, y, new, weights = problem
     shared = SharedRidge(x, sample_weights=weights)
-    (block,) = StreamedRidge(shared, new).predict(target_blocks(y, 24))
+    (block,) = StreamedRidge(shared, new).predict(target_blocks(y, 24), subset=24)
     fit = shared.fit(y, alphas=block.alpha)
     w, z = weights[:, None], y.astype(np.float64)
     mean = (w * z).sum(0) / w.sum()

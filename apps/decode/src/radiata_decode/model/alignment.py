@@ -62,7 +62,7 @@ class SharedSpace:
             raise InputError(
                 f"expected one of the aligned subjects {', '.join(sorted(self.maps))}; got {subject}. Join it first."
             )
-        values = torch.as_tensor(np.asarray(responses), dtype=torch.float32)
+        values = torch.tensor(np.asarray(responses), dtype=torch.float32)
         if values.ndim != 2 or values.shape[1] != len(self.means[subject]):
             raise InputError(
                 f"expected responses of {len(self.means[subject])} voxels of {subject}; got {tuple(values.shape)}."
@@ -175,7 +175,7 @@ def hyperalignment(responses: Mapping[str, Array], *, iterations: int = 3) -> Sh
     # The maps are linear: what they do to the unit vectors is their matrix.
     unit = np.eye(next(iter(shapes))[1])
     found = aligned.transform(dict.fromkeys(centred, unit))
-    maps = {name: torch.from_numpy(np.asarray(value)).float() for name, value in found.items()}
+    maps = {name: torch.tensor(np.asarray(value)).float() for name, value in found.items()}
     shared = torch.stack([torch.from_numpy(centred[name]).float() @ maps[name] for name in maps]).mean(0)
     return SharedSpace(maps, means, shared)
 
@@ -204,7 +204,7 @@ def ridge_to_shared(
 
 
 def _checked(subject: str, responses: Array, count: int) -> Tensor:
-    values = torch.as_tensor(np.asarray(responses), dtype=torch.float32)
+    values = torch.tensor(np.asarray(responses), dtype=torch.float32)
     if values.ndim != 2 or len(values) != count:
         raise InputError(
             f"expected responses of {subject} to the same {count} stimuli; got {tuple(values.shape)}. "

@@ -225,8 +225,8 @@ def _tokens(name: str, value: Array) -> Array:
 
 
 def _deviation(targets: Array) -> Tensor:
-    return torch.as_tensor(np.asarray(targets)).float().std(0)
+    return torch.tensor(np.asarray(targets)).float().std(0)
 
 
 def _lengths(value: Array) -> Tensor:
-    return torch.as_tensor(np.asarray(value)).float().norm(dim=2).mean(0)
+    return torch.tensor(np.asarray(value)).float().norm(dim=2).mean(0)

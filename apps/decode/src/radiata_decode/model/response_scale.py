@@ -114,7 +114,7 @@ def response_scale(
 def _checked_weights(voxel_weights: np.ndarray | Tensor | None, voxels: int) -> Tensor:
     if voxel_weights is None:
         return torch.ones(voxels, dtype=torch.float64)
-    weight = torch.as_tensor(np.asarray(voxel_weights), dtype=torch.float64).clone()
+    weight = torch.tensor(np.asarray(voxel_weights), dtype=torch.float64)
     if weight.shape != (voxels,) or not torch.isfinite(weight).all() or (weight < 0).any():
         raise InputError(
             f"expected one finite voxel weight ≥ 0 for each of {voxels} voxels; got {tuple(weight.shape)} with "

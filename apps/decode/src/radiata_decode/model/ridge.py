@@ -186,11 +186,15 @@ class SharedRidge:
                 "Give both in the same order of stimuli."
             )
         values = targets if isinstance(targets, Tensor) else torch.from_numpy(np.array(targets))
-        values = values.detach().to(self.device, torch.float64)
-        if not torch.isfinite(values).all():
+        values = values.detach().to(self.device, self.dtype)
+        share = (self.root.square() / self.root.square().sum()).to(self.dtype)
+        mean = share @ values
+        if not torch.isfinite(mean).all():  # one value that is not finite makes the mean so
             raise InputError("expected finite targets; got NaN or infinity. Leave those stimuli out.")
-        mean = self.root.square() @ values / self.root.square().sum()
-        return ((values - mean) * self.root[:, None]).to(self.dtype), mean.to(self.dtype)
+        centred = values - mean
+        rounding = share @ centred  # of a mean in float32: taken out, it would count as signal
+        mean += rounding
+        return (centred - rounding).mul_(self.root.to(self.dtype)[:, None]), mean
 
     def fit(
         self,
@@ -268,10 +272,11 @@ class SharedRidge:
         label = checked_groups(groups, number)
         looked = looked_at(label, subset, generator or torch.Generator().manual_seed(0))
         errors = torch.zeros(len(grid), int(label.max()) + 1, dtype=torch.float64, device=self.device)
+        leverage = scaled_leverage(self.spectrum, grid)
         for start in range(0, len(looked), chunk):
             columns = looked[start : start + chunk]
             centred, _ = self.centred(targets[:, columns if isinstance(targets, Tensor) else columns.numpy()])
-            found = loo_errors(self.spectrum, centred, grid).double()
+            found = loo_errors(self.spectrum, centred, grid, leverage).double()
             errors.index_add_(1, label[columns].to(self.device), found)
         return grid[errors.argmin(0)][label.to(self.device)]
 
@@ -279,7 +284,7 @@ class SharedRidge:
         """What is kept of a fit: weights (v, t) where they are smaller than responses and dual coefficients."""
         if self.voxels * fit.dual.shape[1] <= self.trials * (self.voxels + fit.dual.shape[1]):
             return RidgeDecoder(self.scale, fit.target_mean.cpu(), weights=self.weights(fit.dual).cpu())
-        trained = torch.as_tensor(np.asarray(self.responses), dtype=torch.float32)
+        trained = torch.tensor(np.asarray(self.responses), dtype=torch.float32)
         dual = (fit.dual * self.root.to(self.dtype)[:, None]).cpu()
         return RidgeDecoder(self.scale, fit.target_mean.cpu(), trained=trained, dual=dual)
 
@@ -300,7 +305,7 @@ def _checked_sample_weights(weights: Array | None, responses: Array) -> Tensor:
         )
     if weights is None:
         return torch.ones(shape[0], dtype=torch.float64)
-    result = torch.as_tensor(np.asarray(weights), dtype=torch.float64)
+    result = torch.tensor(np.asarray(weights), dtype=torch.float64)
     if result.shape != shape[:1] or not torch.isfinite(result).all() or not (result > 0).all():
         raise InputError(
             f"expected one finite weight > 0 for each of {shape[0]} trials; got {tuple(result.shape)}, least "

@@ -80,7 +80,7 @@ def kept(responses: Array, scale: ResponseScale, roi: Array) -> Tensor:
     """
     scale.check(responses)
     inside = _mask("to keep", roi, scale).bool()
-    values = torch.as_tensor(np.asarray(responses), dtype=torch.float32)
+    values = torch.tensor(np.asarray(responses), dtype=torch.float32)
     return torch.where(inside, values, scale.mean.float())
 
 
@@ -92,12 +92,12 @@ def lesioned(responses: Array, scale: ResponseScale, roi: Array) -> Tensor:
     """
     scale.check(responses)
     inside = _mask("to leave out", roi, scale).bool()
-    values = torch.as_tensor(np.asarray(responses), dtype=torch.float32)
+    values = torch.tensor(np.asarray(responses), dtype=torch.float32)
     return torch.where(inside, scale.mean.float(), values)
 
 
 def _mask(name: str, roi: Array, scale: ResponseScale) -> Tensor:
-    mask = torch.as_tensor(np.asarray(roi)).double()
+    mask = torch.tensor(np.asarray(roi)).double()
     if mask.shape != scale.mean.shape:
         raise InputError(
             f"expected the region {name} over {len(scale.mean)} voxels; got {tuple(mask.shape)}. "

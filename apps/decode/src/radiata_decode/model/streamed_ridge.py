@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radiata_decode.model.loo_ridge import loo_errors
+from radiata_decode.model.loo_ridge import loo_errors, scaled_leverage
 from radiata_decode.model.penalty_groups import checked_alphas
 from radiata_decode.model.ridge import SharedRidge
 
@@ -67,7 +67,7 @@ class StreamedRidge:
         blocks: Iterable[np.ndarray | Tensor],
         alphas: Any = None,
         *,
-        subset: int = 64,
+        subset: int = 16,
         generator: torch.Generator | None = None,
     ) -> Iterator[StreamedPrediction]:
         """Predictions of each block (n, c), in order; a block shares one penalty.
@@ -75,7 +75,7 @@ class StreamedRidge:
         Args:
             blocks: Targets, as from `target_blocks`; each is a group.
             alphas: Penalties to choose from by the leave-one-out error, one number to take as it is; None: `shared.alphas`.
-            subset: How many columns of a block, at random, choose its penalty.
+            subset: How many columns of a block, at random, choose its penalty; it costs 2 n² for each and each penalty.
             generator: Chooses them; None: one of seed 0.
 
         Raises:
@@ -83,17 +83,18 @@ class StreamedRidge:
         """
         grid = checked_alphas(self.shared.alphas if alphas is None else alphas).to(self._coordinates)
         generator = generator or torch.Generator().manual_seed(0)
+        leverage = scaled_leverage(self.shared.spectrum, grid) if len(grid) > 1 else None
         for block in blocks:
             centred, mean = self.shared.centred(block)
             alpha, r2 = float(grid[0]), float("nan")
-            if len(grid) > 1:
+            if leverage is not None:
                 columns = torch.randperm(centred.shape[1], generator=generator)[:subset]
-                alpha, r2 = self._chosen(centred[:, columns.to(centred.device)], grid)
+                alpha, r2 = self._chosen(centred[:, columns.to(centred.device)], grid, leverage)
             yield StreamedPrediction(torch.addmm(mean, self.hat(alpha), centred), alpha, r2)
 
-    def _chosen(self, centred: Tensor, grid: Tensor) -> tuple[float, float]:
+    def _chosen(self, centred: Tensor, grid: Tensor, leverage: Tensor) -> tuple[float, float]:
         spectrum = self.shared.spectrum
-        errors = loo_errors(spectrum, centred, grid).double().sum(1)
+        errors = loo_errors(spectrum, centred, grid, leverage).double().sum(1)
         left = 1 - spectrum.root.square() / spectrum.root.square().sum()
         total = float((centred / left[:, None]).square().sum())
         best = int(errors.argmin())
