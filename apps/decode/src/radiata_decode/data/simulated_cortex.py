@@ -45,7 +45,7 @@ __all__ = ["SimulatedCortex", "receptive_fields"]
 SPARSITY = 0.3  # shape of the tuning weights' gamma distribution
 BASELINE = 1e-3  # of the drive, in units of its mean: keeps the root's slope finite
 SHARED_RANK, SHARED_VARIANCE = 10, 0.2
-REFERENCE_PICTURES, REFERENCE_MOVIES, REFERENCE_FRAMES = 384, 192, 9
+REFERENCE_PICTURES, REFERENCE_MOVIES, REFERENCE_FRAMES = 384, 192, 8
 LAYOUT, TUNING, RELIABILITY = 1, 2, 3  # keys of the person's random numbers
 REFERENCE = 20
 
@@ -96,7 +96,7 @@ class SimulatedCortex:
     ) -> None:
         self.size = size
         table = voxel_table(voxels, areas, rng_of(seed, subject, LAYOUT))
-        moving = (table["area"] == "MT").to_numpy()
+        moving = np.array(table["area"] == "MT")
         rng = rng_of(seed, subject, TUNING)
         weights = rng.gamma(SPARSITY, size=(len(table), len(MAPS) + len(MOTION_MAPS))).astype(np.float32)
         weights = weights + np.float32(1e-6)
