@@ -15,7 +15,9 @@ right, 1 downward.
 | first_frame, flow | (n, 3, y, x), (n, step, 2, y, x) | films |
 | class_weights | (n, class) | pictures of a category |
 
-A seed is a picture: a generator gives row i the picture of seed i, alone or in any batch.
+A seed is a picture: a generator gives row i the picture of seed i, alone or in any batch. Pretrained generators were taught
+with embeddings of particular encoders; a `FeatureSpec` says which, so that a decoder is trained to predict those
+(`features_of`).
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ from torch import Tensor
 
 from radiata_core.errors import InputError
 
-__all__ = ["Condition", "Generator", "check_requirements"]
+__all__ = ["Condition", "FeatureSpec", "Generator", "check_requirements", "features_of"]
 
 _AXES = {
     "init_image": 4, "prompt_embeds": 3, "negative_prompt_embeds": 3, "image_embeds": 3, "negative_image_embeds": 3,
@@ -106,6 +108,36 @@ class Condition:
         return replace(self, **changed)
 
 
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Embeddings that a decoder has to predict before a pretrained generator can be told them.
+
+    Attributes:
+        part: Name of the part of a `Condition` that they become.
+        tokens: Number of tokens T, >= 1.
+        dim: Numbers a token, D.
+        encoder: Which encoder they come from, and how they are scaled.
+    """
+
+    part: str
+    tokens: int
+    dim: int
+    encoder: str
+
+    def check(self, condition: Condition) -> None:
+        """Refuse embeddings of another width.
+
+        Raises:
+            InputError: the part is there and its last axis is not `dim`.
+        """
+        value = getattr(condition, self.part)
+        if isinstance(value, Tensor) and value.shape[-1] != self.dim:
+            raise InputError(
+                f"expected {self.part} of {self.dim} numbers a token ({self.encoder}); got {value.shape[-1]}. "
+                "Train the decoder on this generator's embeddings."
+            )
+
+
 @runtime_checkable
 class Generator(Protocol):
     """What makes pictures, or films, of conditions.
@@ -131,7 +163,7 @@ class Generator(Protocol):
         *,
         seeds: Sequence[int],
         strength: float = 0.75,
-        guidance: float = 7.5,
+        guidance: float | None = 7.5,
         mix: float = 0.4,
         control_scale: float = 1.0,
         steps: int | None = None,
@@ -142,7 +174,7 @@ class Generator(Protocol):
             condition: What was predicted.
             seeds: One a row.
             strength: How far from `init_image`, in (0, 1]; 1 ignores it.
-            guidance: Weight of classifier-free guidance.
+            guidance: Weight of classifier-free guidance, 1: none; None: the generator's own number.
             mix: Weight of the text where text and image guide together, in [0, 1].
             control_scale: Weight of the control, in [0, 1].
             steps: Evaluations; None: the generator's own number.
@@ -150,11 +182,16 @@ class Generator(Protocol):
         ...
 
 
+def features_of(generator: Generator) -> tuple[FeatureSpec, ...]:
+    """Embeddings that a decoder must, or may, predict for a generator: its attribute `features`; none where it has none."""
+    return tuple(getattr(generator, "features", ()))
+
+
 def check_requirements(generator: Generator, condition: Condition, seeds: Sequence[int]) -> None:
     """Refuse a condition that lacks what a generator needs, before any work.
 
     Raises:
-        InputError: which part is missing, or not one seed a row.
+        InputError: which part is missing, not one seed a row, or embeddings of another width.
     """
     missing = sorted(generator.requires - condition.given)
     if missing:
@@ -164,3 +201,5 @@ def check_requirements(generator: Generator, condition: Condition, seeds: Sequen
         )
     if len(seeds) != condition.count:
         raise InputError(f"expected {condition.count} seeds, one a row; got {len(seeds)}.")
+    for feature in features_of(generator):
+        feature.check(condition)
