@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.linear_model import Ridge
 
 from radiata_decode.model.ridge import SharedRidge
 from radiata_decode.model.streamed_ridge import StreamedRidge, ridge_flops
@@ -47,8 +48,6 @@ def write_problem(folder: Path, trials: int, voxels: int, new: int, tokens: int,
 
 def loop(folder: Path, alpha: float, dtype: type, keep: bool = False) -> np.ndarray:
     """Predictions (new, token, dimension) of scikit-learn, one fit a token."""
-    from sklearn.linear_model import Ridge
-
     x, new = (np.load(folder / name).astype(dtype) for name in ("x.npy", "new.npy"))
     paths = sorted(folder.glob("token-*.npy"))
     predicted = np.empty((len(new), len(paths), DIMENSIONS), dtype)
@@ -81,8 +80,6 @@ def peak_memory(folder: Path, which: str, alpha: float) -> float:
 
 def measure(folder: Path, which: str, alpha: float) -> float:
     """In that process: the peak of one run, less what is there after imports."""
-    import sklearn.linear_model  # noqa: F401  part of what is subtracted, in both
-
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     if which == "shared":
