@@ -48,7 +48,7 @@ def generator_net():
 @pytest.fixture
 def network(generator_net):
     with torch.random.fork_rng(devices=[]):
-        return ManipulationNetwork.of(generator_net, (8, 8), TOKENS, WIDTH, DIM)
+        return ManipulationNetwork.of(generator_net, (8, 8), TOKENS, WIDTH, DIM, 3)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def inputs(generator):
 
 def controlled(denoiser, network, inputs, scale=1.0):
     x, tokens, context = inputs
-    with torch.no_grad(), residuals_added(the_unet(denoiser), network, tokens, scale, context):
+    with torch.no_grad(), residuals_added(the_unet(denoiser), network, tokens, scale, context, 0.5 * x):
         return denoiser(x, torch.tensor(0.4))
 
 

@@ -47,7 +47,9 @@ class DiffusersManipulation(nn.Module):
         self.copy = ControlNetModel.from_unet(unet, conditioning_channels=3)
         self.copy.controlnet_cond_embedding = nn.Identity()
         size = int(unet.config.sample_size)
-        self.entry = TokenMap(tokens, width, int(unet.config.block_out_channels[0]), grid or (size, size))
+        self.entry = TokenMap(
+            tokens, width, int(unet.config.block_out_channels[0]), grid or (size, size), zero=True
+        )
 
     def forward(
         self,

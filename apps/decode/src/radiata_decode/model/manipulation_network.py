@@ -11,8 +11,9 @@ nothing, to the bit. The control scale s, one number or one a level, is a knob a
 
 The tokens become a map as in the paper: channels are mixtures of tokens, places are linear in the features,
 
-    (n, 1 + p, width) → Conv1d → 2(1 + p) → channels → linear width → y·x → SiLU → zero convolution → (n, channels, y, x)
+    (n, 1 + p, width) → Conv1d → 2(1 + p) → channels → linear width → y·x → SiLU → convolution → (n, channels, y, x)
 
+A first picture, where the decoder has one, enters beside the map, as hints do in ControlNet.
 A context (`semantic_tokens`) steers the copy through its embedding, since the core's U-Net has no place for a text; that
 layer starts at zero too, and an empty context, all zero, is none.
 
@@ -47,23 +48,29 @@ def _zeroed(layer: nn.Module) -> nn.Module:
 
 
 class TokenMap(nn.Module):
-    """Tokens (n, tokens, width) as a map (n, channels, y, x); all zero at the start.
+    """Tokens (n, tokens, width) as a map (n, channels, y, x).
 
     Args:
         tokens: Of the encoder.
         width: Of the encoder.
         channels: Of the map.
         grid: Its (y, x).
+        zero: Whether the map is all zero at the start, as published. Behind zero outlets it need not be, and two zeros in
+            a row learn slowly.
     """
 
-    def __init__(self, tokens: int, width: int, channels: int, grid: tuple[int, int]) -> None:
+    def __init__(
+        self, tokens: int, width: int, channels: int, grid: tuple[int, int], zero: bool = False
+    ) -> None:
         super().__init__()
         self.grid = (int(grid[0]), int(grid[1]))
         self.mix = nn.Sequential(
             nn.Conv1d(tokens, 2 * tokens, 1), nn.GELU(), nn.Conv1d(2 * tokens, channels, 1)
         )
         self.spread = nn.Linear(width, self.grid[0] * self.grid[1])
-        self.out = _zeroed(nn.Conv1d(channels, channels, 3, padding=1))
+        self.out: nn.Module = nn.Conv1d(channels, channels, 3, padding=1)
+        if zero:
+            _zeroed(self.out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The map."""
@@ -111,15 +118,17 @@ def residuals_added(
     tokens: Tensor,
     scale: float | Sequence[float] = 1.0,
     context: Tensor | None = None,
+    hint: Tensor | None = None,
 ) -> Iterator[None]:
     """Inside the block, calls of the U-Net get the residuals of `network` added level by level.
 
     Args:
         unet: Frozen; nothing of it changes.
-        network: `network(x, noise_level, tokens, covariates, target_level, context) -> ` residuals, finest first.
+        network: `network(x, noise_level, tokens, covariates, target_level, context, hint) -> ` residuals.
         tokens: Of the cortex, (n, tokens, width), one row a row of the U-Net's input.
         scale: See `level_scales`.
         context: Of the same rows, (n, T, D), or None.
+        hint: Of the same rows, a first picture in the state's units, or None.
     """
     scales = level_scales(scale, len(unet.up))
     residuals: list[Tensor] = []
@@ -134,6 +143,7 @@ def residuals_added(
             given.get("covariates"),
             given.get("target_level"),
             context,
+            hint,
         )
 
     def entering(level: int) -> Any:
@@ -197,10 +207,11 @@ class ManipulationNetwork(nn.Module):
         tokens: Of the encoder, 1 + p.
         width: Of the encoder.
         dim: D of the context, 0 for none.
+        hint: Channels of a first picture that enters beside the map, 0 for none.
     """
 
     def __init__(
-        self, unet: dict[str, Any], shape: Sequence[int], tokens: int, width: int, dim: int = 0
+        self, unet: dict[str, Any], shape: Sequence[int], tokens: int, width: int, dim: int = 0, hint: int = 0
     ) -> None:
         if unet.get("dims", 3) != 2:
             raise InputError(f"expected a U-Net of pictures (dims 2); got {unet.get('dims', 3)}.")
@@ -211,16 +222,18 @@ class ManipulationNetwork(nn.Module):
             "tokens": tokens,
             "width": width,
             "dim": dim,
+            "hint": hint,
         }
         self.copy = _EncoderCopy(**unet)
         patch, channels = int(unet["patch"]), tuple(unet["channels"])
         self.entry = TokenMap(tokens, width, channels[0], (shape[0] // patch, shape[1] // patch))
         self.steer = _zeroed(nn.Linear(dim, int(unet["embedding"]))) if dim else None
+        self.hint = nn.Conv2d(hint * patch**2, channels[0], 3, padding=1) if hint else None
         self.outlets = nn.ModuleList(_zeroed(nn.Conv2d(c, c, 1)) for c in channels)
 
     @classmethod
     def of(
-        cls, generator: nn.Module, shape: Sequence[int], tokens: int, width: int, dim: int = 0
+        cls, generator: nn.Module, shape: Sequence[int], tokens: int, width: int, dim: int = 0, hint: int = 0
     ) -> "ManipulationNetwork":
         """The manipulation of a generator, its copy with the generator's weights.
 
@@ -228,7 +241,7 @@ class ManipulationNetwork(nn.Module):
             InputError: a generator without a U-Net.
         """
         unet = the_unet(generator)
-        network = cls(unet.options, shape, tokens, width, dim)
+        network = cls(unet.options, shape, tokens, width, dim, hint)
         own = network.copy.state_dict()
         network.copy.load_state_dict({k: v for k, v in unet.state_dict().items() if k in own})
         return network
@@ -241,9 +254,12 @@ class ManipulationNetwork(nn.Module):
         covariates: Tensor | None = None,
         target_level: Tensor | None = None,
         context: Tensor | None = None,
+        hint: Tensor | None = None,
     ) -> list[Tensor]:
         """Residuals (n, channels, y, x), finest level first."""
         steering = None if self.steer is None or context is None else self.steer(context.mean(1))
         added = self.entry(tokens)
+        if self.hint is not None and hint is not None:
+            added = added + self.hint(space_to_depth(hint, self.copy.patch))
         found = self.copy.features(x, noise_level, added, covariates, target_level, steering)
         return [outlet(h) for outlet, h in zip(self.outlets, found, strict=True)]
