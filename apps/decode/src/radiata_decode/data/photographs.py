@@ -14,8 +14,8 @@ an evenly orange picture has a high "correlation" with any other orange one, and
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from io import BytesIO
+from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -73,16 +73,24 @@ def photograph(name: str) -> np.ndarray:
     """
     if name not in PHOTOGRAPHS:
         raise InputError(f"expected a photograph of {', '.join(PHOTOGRAPHS)}; got {name}.")
-    places = [files("sklearn") / "datasets" / "images", files("skimage") / "data"]
-    for file in (place / f"{name}{suffix}" for place in places for suffix in (".png", ".jpg")):
+    for file in (folder / f"{name}{suffix}" for folder in _folders() for suffix in (".png", ".jpg")):
         if file.is_file():
-            with Image.open(BytesIO(file.read_bytes())) as opened:
+            with Image.open(file) as opened:
                 pixels = np.array(opened.convert("RGB"))
             pixels.setflags(write=False)
             return pixels
     raise InputError(
         f"expected the photograph {name} inside scikit-image or scikit-learn; got none. Install their wheels again."
     )
+
+
+def _folders() -> list[Path]:
+    """Where the two packages keep their pictures, without importing them."""
+    found = []
+    for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
+        spec = find_spec(package)
+        found += [Path(place) / folder for place in (spec.submodule_search_locations or ())] if spec else []
+    return found
 
 
 def columns_of(width: int, split: str) -> tuple[int, int]:

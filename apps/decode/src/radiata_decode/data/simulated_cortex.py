@@ -207,7 +207,7 @@ def _pooled(maps: torch.Tensor, fields: torch.Tensor, weights: torch.Tensor, chu
 
 def _pictures(images: torch.Tensor | np.ndarray, axes: int) -> torch.Tensor:
     """Float pictures with the colours before y and x."""
-    tensor = torch.as_tensor(images)
+    tensor = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.array(images))
     if tensor.ndim != axes:
         raise InputError(f"expected pictures of {axes} axes; got shape {tuple(tensor.shape)}.")
     if tensor.dtype == torch.uint8:
