@@ -1,6 +1,4 @@
-"""The decoder and a frozen generator: neutral until trained, one picture at a time, the same from a file."""
-
-from dataclasses import replace
+"""What the cortex says: a guess that adds up, refining that starts where it ended, the same from a file."""
 
 import pytest
 import torch
@@ -11,9 +9,10 @@ from radiata_core.errors import InputError
 from radiata_core.nets.unet import UNet
 from radiata_core.paths import LinearPath
 from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.manipulated_generator import FrozenGenerator
 from radiata_decode.model.manipulation_network import ManipulationNetwork
 from radiata_decode.model.semantic_tokens import SemanticTokens
-from radiata_decode.model.surface_decoder import FrozenGenerator, Manipulated, SurfaceDecoder, drawn_pictures
+from radiata_decode.model.surface_decoder import SurfaceDecoder
 from radiata_decode.model.surface_encoder import SurfaceEncoder
 
 SHAPE = (3, 8, 8)
@@ -66,42 +65,6 @@ def cortex(generator):
     return torch.randn(4, 1, 16, 16, generator=generator)
 
 
-def pictures(prior, decoder, cortex, **options):
-    return drawn_pictures(prior, decoder, cortex, seeds=range(len(cortex)), draws=2, steps=3, **options)
-
-
-def test_untrained_control_and_scale_zero_are_the_generator_alone(prior, decoder, cortex):
-    alone = SurfaceDecoder(decoder.encoder, decoder.semantic)
-    plain = pictures(prior, alone, cortex)
-    assert torch.equal(pictures(prior, decoder, cortex), plain)
-    awake(decoder, 1)
-    assert torch.equal(pictures(prior, decoder, cortex, scale=0.0), plain)
-    assert not torch.equal(pictures(prior, decoder, cortex), plain)
-
-
-def test_a_seed_is_a_sample_not_a_batch(prior, decoder, cortex):
-    awake(decoder, 1)
-    whole = pictures(prior, decoder, cortex)
-    one = drawn_pictures(prior, decoder, cortex[2:3], seeds=[2], draws=2, steps=3)
-    torch.testing.assert_close(one, whole[2:3], rtol=1e-4, atol=1e-5)
-    parts = pictures(prior, decoder, cortex, batch=3)
-    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
-    assert not torch.equal(whole[:, 0], whole[:, 1])
-
-
-def test_guidance_empties_the_context_and_keeps_the_control(prior, decoder, cortex, generator):
-    awake(decoder, 1)
-    said = decoder(cortex)
-    x, t = torch.randn(4, *SHAPE, generator=generator), torch.tensor(0.6)
-    given = Manipulated(prior, decoder.manipulation, said)(x, t)
-    free = Manipulated(prior, decoder.manipulation, replace(said, context=torch.zeros_like(said.context)))(
-        x, t
-    )
-    guided = Manipulated(prior, decoder.manipulation, said, guidance=3.0)(x, t)
-    torch.testing.assert_close(guided, free + 3 * (given - free), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(free, prior.denoiser(x, t))
-
-
 def test_guess_adds_up_to_the_picture(decoder, codec, cortex, generator):
     seen = torch.rand(3, *SHAPE, generator=generator)
     components = decoder.components_of(seen)
@@ -114,6 +77,19 @@ def test_guess_adds_up_to_the_picture(decoder, codec, cortex, generator):
     torch.testing.assert_close(
         said.first, codec.decode_unclipped(said.guess * codec.sd), rtol=1e-4, atol=1e-5
     )
+
+
+def test_reliability_is_held_out_r2(decoder, cortex, generator):
+    """A guess that is right, one that is the mean, and one that is worse than the mean: 1, 0 and 0."""
+    seen = torch.rand(4, *SHAPE, generator=generator)
+    truth = decoder.components_of(seen)
+    said = truth.clone()
+    said[:, 1], said[:, 2] = 0, -truth[:, 2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(decoder.guess), "forward", lambda self, tokens: said)
+        found = decoder.measure_reliability(cortex, seen)
+    torch.testing.assert_close(found[:3], torch.tensor([1.0, 0.0, 0.0]))
+    assert torch.equal(decoder.reliability, found)
 
 
 def test_refining_begins_where_pretraining_ended(decoder, cortex):
@@ -138,7 +114,5 @@ def test_file_gives_the_same_decoder(decoder, cortex, tmp_path):
 def test_what_does_not_fit_is_refused(prior, decoder, codec, cortex):
     with torch.random.fork_rng(devices=[]), pytest.raises(InputError, match="heads for 5 tokens"):
         SurfaceDecoder(decoder.encoder, SemanticTokens(9, 8))
-    with pytest.raises(InputError, match="seed"):
-        drawn_pictures(prior, decoder, cortex, seeds=[1])
     with pytest.raises(InputError, match="6 components"):
         decoder.set_basis(PcaCodec(codec.mean, codec.components[:3], codec.sd[:3], SHAPE))

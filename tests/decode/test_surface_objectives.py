@@ -10,9 +10,10 @@ from radiata_core.paths import LinearPath
 from radiata_core.predictions import Prediction
 from radiata_core.times import UniformTime
 from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.manipulated_generator import FrozenGenerator
 from radiata_decode.model.manipulation_network import ManipulationNetwork
 from radiata_decode.model.semantic_tokens import SemanticTokens, semantic_error
-from radiata_decode.model.surface_decoder import FrozenGenerator, SurfaceDecoder
+from radiata_decode.model.surface_decoder import SurfaceDecoder
 from radiata_decode.model.surface_encoder import SurfaceEncoder
 from radiata_decode.model.surface_objectives import SurfaceObjective
 

@@ -20,7 +20,7 @@ from radiata_decode.experiment.surface_models import load_surface
 from radiata_decode.experiment.surface_people import people_on_canvas
 from radiata_decode.experiment.surface_presets import SurfacePreset
 from radiata_decode.experiment.surface_training import autoencode, picture_basis, pretrain, refine
-from radiata_decode.model.surface_decoder import FrozenGenerator
+from radiata_decode.model.manipulated_generator import FrozenGenerator
 
 SMALL = SurfacePreset(size=32, bottleneck=8, context=(2, 8), components=4, steps=(3, 3, 3), batch_size=4)
 

@@ -28,10 +28,11 @@ from radiata_decode.experiment.surface_models import load_surface
 from radiata_decode.experiment.surface_people import SurfacePerson, surface_items
 from radiata_decode.experiment.surface_presets import SurfacePreset, stage_options
 from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.manipulated_generator import FrozenGenerator
 from radiata_decode.model.manipulation_network import ManipulationNetwork
 from radiata_decode.model.semantic_tokens import SemanticTokens
 from radiata_decode.model.surface_autoencoder import Autoencoding, SurfaceAutoencoder
-from radiata_decode.model.surface_decoder import FrozenGenerator, SurfaceDecoder
+from radiata_decode.model.surface_decoder import SurfaceDecoder
 from radiata_decode.model.surface_encoder import SIZES, SurfaceEncoder
 from radiata_decode.model.surface_objectives import SurfaceObjective
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from radiata_core.objectives import Loss, Regression
 from radiata_core.predictions import Prediction
 from radiata_core.times import UniformTime
+from radiata_decode.model.manipulated_generator import FrozenGenerator, Manipulated
 from radiata_decode.model.semantic_tokens import SEMANTIC_WEIGHT, semantic_error
-from radiata_decode.model.surface_decoder import FrozenGenerator, Manipulated, SurfaceDecoder
+from radiata_decode.model.surface_decoder import SurfaceDecoder
 
 __all__ = ["SurfaceObjective"]
 

@@ -1,0 +1,131 @@
+"""A frozen generator under control: neutral until trained, guided by the context alone, one picture at a time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from radiata_core.denoisers import NetworkDenoiser
+from radiata_core.errors import InputError
+from radiata_core.nets.unet import UNet
+from radiata_core.paths import LinearPath
+from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.manipulated_generator import FrozenGenerator, Manipulated, drawn_pictures
+from radiata_decode.model.manipulation_network import ManipulationNetwork
+from radiata_decode.model.semantic_tokens import SemanticTokens
+from radiata_decode.model.surface_decoder import SurfaceDecoder
+from radiata_decode.model.surface_encoder import SurfaceEncoder
+
+SHAPE = (3, 8, 8)
+
+
+def awake(module, seed, spread=0.2):
+    source = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(spread * torch.randn(parameter.shape, generator=source))
+    return module
+
+
+@pytest.fixture
+def prior():
+    with torch.random.fork_rng(devices=[]):
+        unet = UNet(
+            dims=2,
+            in_channels=3,
+            out_channels=3,
+            channels=(8, 8),
+            down_blocks=(1, 1),
+            up_blocks=(1, 1),
+            attention=(False, False),
+            embedding=8,
+            frequencies=8,
+        )
+    denoiser = NetworkDenoiser(awake(unet, 0), LinearPath(), "velocity").requires_grad_(False)
+    return FrozenGenerator(denoiser, SHAPE)
+
+
+@pytest.fixture
+def codec(generator):
+    return PcaCodec.fit(torch.rand(20, *SHAPE, generator=generator), 6)
+
+
+@pytest.fixture
+def decoder(prior, codec):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = SurfaceEncoder((16, 16), 8, 8, 1, 2)
+        control = ManipulationNetwork.of(prior.denoiser, SHAPE[1:], encoder.tokens, 8, 4, 3)
+        network = SurfaceDecoder(encoder, SemanticTokens(encoder.tokens, 8, 2, 4), control, 6, SHAPE)
+    network.set_basis(codec)
+    return network.eval()
+
+
+@pytest.fixture
+def cortex(generator):
+    return torch.randn(4, 1, 16, 16, generator=generator)
+
+
+def pictures(prior, decoder, cortex, **options):
+    return drawn_pictures(prior, decoder, cortex, seeds=range(len(cortex)), draws=2, steps=3, **options)
+
+
+def test_untrained_control_and_scale_zero_are_the_generator_alone(prior, decoder, cortex):
+    alone = SurfaceDecoder(decoder.encoder, decoder.semantic)
+    plain = pictures(prior, alone, cortex)
+    assert torch.equal(pictures(prior, decoder, cortex), plain)
+    awake(decoder, 1)
+    assert torch.equal(pictures(prior, decoder, cortex, scale=0.0), plain)
+    assert not torch.equal(pictures(prior, decoder, cortex), plain)
+
+
+def test_a_seed_is_a_sample_not_a_batch(prior, decoder, cortex):
+    awake(decoder, 1)
+    whole = pictures(prior, decoder, cortex)
+    one = drawn_pictures(prior, decoder, cortex[2:3], seeds=[2], draws=2, steps=3)
+    torch.testing.assert_close(one, whole[2:3], rtol=1e-4, atol=1e-5)
+    parts = pictures(prior, decoder, cortex, batch=3)
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(whole[:, 0], whole[:, 1])
+
+
+def test_guidance_empties_the_context_and_keeps_the_control(prior, decoder, cortex, generator):
+    awake(decoder, 1)
+    said = decoder(cortex)
+    x, t = torch.randn(4, *SHAPE, generator=generator), torch.tensor(0.6)
+    given = Manipulated(prior, decoder.manipulation, said)(x, t)
+    free = Manipulated(prior, decoder.manipulation, replace(said, context=torch.zeros_like(said.context)))(
+        x, t
+    )
+    guided = Manipulated(prior, decoder.manipulation, said, guidance=3.0)(x, t)
+    torch.testing.assert_close(guided, free + 3 * (given - free), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(free, prior.denoiser(x, t))
+
+
+def test_generator_is_told_what_the_cortex_says(prior, decoder, cortex):
+    """Conditions of a generator follow from the prediction, row by row."""
+    heard = []
+
+    def told(said):
+        heard.append(said.first)
+        return {"covariates": None}
+
+    told_prior = replace(prior, told=told)
+    assert torch.equal(pictures(told_prior, decoder, cortex), pictures(prior, decoder, cortex))
+    assert len(heard) == 3 and torch.equal(heard[0], decoder(cortex).first.repeat_interleave(2, 0))
+
+
+def test_little_strength_stays_at_the_first_picture(prior, decoder, cortex):
+    awake(decoder, 1, 0.05)
+    first = decoder(cortex).first.detach().clamp(0, 1)
+    near = pictures(prior, decoder, cortex, strength=1e-4)
+    assert float((near - first[:, None]).abs().max()) < 1e-2
+    far = pictures(prior, decoder, cortex)
+    assert float((far - first[:, None]).abs().mean()) > 0.1
+    with pytest.raises(InputError, match="guess"):
+        pictures(prior, SurfaceDecoder(decoder.encoder, decoder.semantic), cortex, strength=0.5)
+
+
+def test_seeds_are_counted(prior, decoder, cortex):
+    with pytest.raises(InputError, match="seed"):
+        drawn_pictures(prior, decoder, cortex, seeds=[1])
