@@ -41,18 +41,19 @@ def test_energy_does_not_depend_on_the_phase_and_not_on_the_mean():
     assert gabor_energy(torch.ones(1, SIZE, SIZE)).abs().max() < 1e-6
 
 
-def test_energy_is_that_of_a_filter_summed_over_pixels(rng):
+@pytest.mark.parametrize(("row", "column"), [(14, 11), (1, 30)])
+def test_energy_is_that_of_a_filter_summed_over_pixels(row, column, rng):
     """The value at one point, by the definition in the module's docstring, on the mirrored picture."""
     plane = rng.random((SIZE, SIZE))
     mirrored = np.pad(plane, 16, mode="reflect")
     wavelength, theta = WAVELENGTHS[0] * SIZE, math.radians(45.0)
-    y, x = np.mgrid[:64, :64] - np.array([30, 27])[:, None, None]  # about pixel (14, 11) of the picture
+    y, x = np.mgrid[:64, :64] - np.array([16 + row, 16 + column])[:, None, None]
     sigma = wavelength / 2
     bell = np.exp(-(x**2 + y**2) / (2 * sigma**2)) / (2 * math.pi * sigma**2)
     wave = np.exp(-2j * math.pi * (x * math.sin(theta) + y * math.cos(theta)) / wavelength)
     kernel = bell * (wave - math.exp(-2 * (math.pi / 2) ** 2))
     expected = abs((kernel * mirrored).sum()) ** 2
-    found = gabor_energy(torch.from_numpy(plane).to(torch.float32)[None])[0, 1, 14, 11]
+    found = gabor_energy(torch.from_numpy(plane).to(torch.float32)[None])[0, 1, row, column]
     assert float(found) == pytest.approx(expected, rel=1e-3)
 
 

@@ -81,22 +81,20 @@ def _opponent(movies: torch.Tensor) -> torch.Tensor:
         rate = speed / wavelength
         forward = torch.exp(-(((frequency + rate) / (OCTAVE * rate)) ** 2))  # motion along +f: ω = −v·f
         backward = torch.exp(-(((frequency - rate) / (OCTAVE * rate)) ** 2))
-        ahead, behind = [], []
+        ahead = []
         for filter_ in spectra[first : first + len(ORIENTATIONS)].to(grey.device):
             responses = torch.fft.ifft2(planes * filter_)[..., inside, inside]
             energy = responses.real.square() + responses.imag.square()
             ahead.append(torch.einsum("ntyx,t->nyx", energy, forward - backward))
-            behind.append(-ahead[-1])
-        maps += [ahead_or_behind.clamp_min(0) for ahead_or_behind in _by_direction(ahead, behind)]
+        maps += [map_.clamp_min(0) for map_ in _by_direction(ahead)]
     return torch.stack(maps, 1)
 
 
-def _by_direction(ahead: list[torch.Tensor], behind: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Maps in the order of `DIRECTIONS`.
+def _by_direction(ahead: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Opponent maps in the order of `DIRECTIONS`, from those along the wave vectors.
 
     The wave vectors (sin θ, cos θ), y downward, of θ = 0, 45, 90, 135 point down, down-right, right and up-right: 270,
     315, 0 and 45 degrees on the screen.
     """
-    of = {270: ahead[0], 315: ahead[1], 0: ahead[2], 45: ahead[3]}
-    of |= {90: behind[0], 135: behind[1], 180: behind[2], 225: behind[3]}
-    return [of[int(direction)] for direction in DIRECTIONS]
+    down, down_right, right, up_right = ahead
+    return [right, up_right, -down, -down_right, -right, -up_right, down, down_right]
