@@ -9,8 +9,14 @@ from radiata_core.denoisers import NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.nets.unet import UNet
 from radiata_core.paths import LinearPath
+from radiata_decode.model.conditions import Condition, Generator
 from radiata_decode.model.latents import PcaCodec
-from radiata_decode.model.manipulated_generator import FrozenGenerator, Manipulated, drawn_pictures
+from radiata_decode.model.manipulated_generator import (
+    ControlledGenerator,
+    FrozenGenerator,
+    Manipulated,
+    drawn_pictures,
+)
 from radiata_decode.model.manipulation_network import ManipulationNetwork
 from radiata_decode.model.semantic_tokens import SemanticTokens
 from radiata_decode.model.surface_decoder import SurfaceDecoder
@@ -129,3 +135,40 @@ def test_little_strength_stays_at_the_first_picture(prior, decoder, cortex):
 def test_seeds_are_counted(prior, decoder, cortex):
     with pytest.raises(InputError, match="seed"):
         drawn_pictures(prior, decoder, cortex, seeds=[1])
+
+
+def test_generator_of_the_protocol_draws_the_same(prior, decoder, cortex):
+    """Through a `Condition` as straight from the decoder; another control is refused."""
+    awake(decoder, 1, 0.05)
+    with torch.no_grad():
+        condition = decoder.condition(decoder(cortex))
+    made = ControlledGenerator(prior, decoder.manipulation)
+    assert isinstance(made, Generator)
+    straight = drawn_pictures(prior, decoder, cortex, seeds=range(4), steps=3, strength=0.8, scale=0.5)[:, 0]
+    found = made(condition, seeds=range(4), steps=3, strength=0.8, control_scale=0.5)
+    clipped = decoder(cortex).first.detach().clamp(0, 1) == decoder(cortex).first.detach()
+    rows = clipped.flatten(1).all(1)
+    assert rows.any()
+    torch.testing.assert_close(found[rows], straight[rows], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="tokens of the cortex"):
+        made(Condition(control=[torch.zeros(4, 3, 8, 8)]), seeds=range(4))
+    with pytest.raises(InputError, match="control"):
+        made(Condition(init_image=torch.full((4, 3, 8, 8), 0.5)), seeds=range(4))
+
+
+def test_own_prior_of_pictures_is_controlled_like_any_other(cortex):
+    """The shipped kind of network, a U-Net inside a network that is told a guess: neutral first, then not."""
+    prior_of = pytest.importorskip("radiata_decode.model.picture_prior")
+    denoiser = prior_of.build_picture_prior(
+        channels=(8, 8), down_blocks=(0, 1), up_blocks=(1, 1), attention=(False, False)
+    )
+    awake(denoiser, 0).requires_grad_(False)
+    own = FrozenGenerator(denoiser, SHAPE, prior_of.CENTRE, prior_of.SPREAD)
+    with torch.random.fork_rng(devices=[]):
+        encoder = SurfaceEncoder((16, 16), 8, 8, 1, 2)
+        control = ManipulationNetwork.of(denoiser, SHAPE[1:], encoder.tokens, 8, 4)
+        network = SurfaceDecoder(encoder, SemanticTokens(encoder.tokens, 8, 2, 4), control).eval()
+    plain = pictures(own, SurfaceDecoder(encoder, network.semantic), cortex)
+    assert torch.equal(pictures(own, network, cortex), plain)
+    awake(control, 1)
+    assert not torch.equal(pictures(own, network, cortex), plain)

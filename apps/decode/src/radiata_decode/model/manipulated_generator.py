@@ -28,10 +28,11 @@ from radiata_core.predictions import Prediction, convert
 from radiata_core.seeds import generators_of, noise_of
 from radiata_core.solvers import dpmpp_2m, integrate
 from radiata_core.times import LinearGrid
+from radiata_decode.model.conditions import Condition, check_requirements
 from radiata_decode.model.manipulation_network import ManipulationNetwork, residuals_added, the_unet
-from radiata_decode.model.surface_decoder import SurfaceDecoder, SurfacePrediction
+from radiata_decode.model.surface_decoder import SurfaceDecoder, SurfacePrediction, joined
 
-__all__ = ["FrozenGenerator", "Manipulated", "drawn_pictures"]
+__all__ = ["ControlledGenerator", "FrozenGenerator", "Manipulated", "controlled_pictures", "drawn_pictures"]
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,13 @@ class Manipulated:
 
 
 @torch.no_grad()
-def drawn_pictures(
+def controlled_pictures(
     generator: FrozenGenerator,
-    decoder: SurfaceDecoder,
-    cortex: Tensor,
+    network: ManipulationNetwork | None,
+    said: SurfacePrediction,
     *,
     seeds: Sequence[int],
-    draws: int = 8,
+    draws: int = 1,
     steps: int = 12,
     scale: float | Sequence[float] = 1.0,
     guidance: float = 1.0,
@@ -135,14 +136,14 @@ def drawn_pictures(
 ) -> Tensor:
     """Pictures that the generator draws under control, (n, draw, 3, y, x) in [0, 1].
 
-    Picture i depends on its own cortex and seed only, whatever else is in the batch.
+    Picture i depends on what its own cortex says and on its seed only, whatever else is in the batch.
 
     Args:
         generator: Frozen.
-        decoder: Trained with it.
-        cortex: (n, 1, y, x).
+        network: The manipulation that was trained with it; None: the generator alone.
+        said: One row a picture.
         seeds: One a picture.
-        draws: Samples of each; their mean is the best single picture by squared error, one of them the most plausible.
+        draws: Samples of each.
         steps: Of the solver (DPM-Solver++ of order 2), >= 1.
         scale: Control scale.
         guidance: Weight of the context.
@@ -151,30 +152,86 @@ def drawn_pictures(
         conditions: Of the generator, (n, ...) each.
 
     Raises:
-        InputError: not one seed a picture, no draws, or a strength below 1 for a decoder without a guess.
+        InputError: not one seed a picture, no draws, or a strength below 1 without a first picture.
     """
-    if len(seeds) != len(cortex) or draws < 1:
+    count = len(said.tokens)
+    if len(seeds) != count or draws < 1:
         raise InputError(
-            f"expected a seed for each of {len(cortex)} pictures and a draw; got {len(seeds)}, {draws}."
+            f"expected a seed for each of {count} pictures and a draw; got {len(seeds)}, {draws}."
         )
-    if strength < 1 and not decoder.components:
+    if strength < 1 and said.first is None:
         raise InputError(f"expected a decoder with a guess to start from; got strength {strength}. Use 1.")
     path = generator.denoiser.path
     table = dpmpp_2m(LinearGrid(t_max=strength)(steps, path), path)
     sources = [source for seed in seeds for source in generators_of(range(draws), seed)]
-    rows = torch.arange(len(cortex)).repeat_interleave(draws)
+    rows = torch.arange(count).repeat_interleave(draws)
     found = []
     for part in torch.arange(len(rows)).split(batch):
         inside = rows[part]
-        unique, back = torch.unique(inside, return_inverse=True)
-        said = decoder(cortex[unique]).rows(back)
-        denoiser = Manipulated(generator, decoder.manipulation, said, scale, guidance)
-        noise = noise_of([sources[int(i)] for i in part], generator.shape).to(cortex.device)
-        start = noise
-        if strength < 1 and said.first is not None:
-            start = add_noise(
-                path, generator.state(said.first), noise, torch.tensor(strength, dtype=torch.float64)
-            )
+        here = said.rows(inside)
+        start = noise_of([sources[int(i)] for i in part], generator.shape).to(said.tokens.device)
+        if strength < 1 and here.first is not None:
+            time = torch.tensor(strength, dtype=torch.float64)
+            start = add_noise(path, generator.state(here.first), start, time)
+        denoiser = Manipulated(generator, network, here, scale, guidance)
         given = {name: value[inside] for name, value in conditions.items()}
         found.append(generator.images(integrate(denoiser, start, table, **given)))
-    return torch.cat(found).unflatten(0, (len(cortex), draws))
+    return torch.cat(found).unflatten(0, (count, draws))
+
+
+@torch.no_grad()
+def drawn_pictures(
+    generator: FrozenGenerator, decoder: SurfaceDecoder, cortex: Tensor, *, batch: int = 256, **options: Any
+) -> Tensor:
+    """The same from pictures of the cortex, (n, 1, y, x); `options` are those of `controlled_pictures`."""
+    parts = [decoder(part) for part in cortex.split(batch)]
+    return controlled_pictures(generator, decoder.manipulation, joined(parts), batch=batch, **options)
+
+
+@dataclass(frozen=True, eq=False)
+class ControlledGenerator:
+    """The frozen generator as a `conditions.Generator`: its control is the tokens of `SurfaceDecoder.condition`.
+
+    Attributes:
+        generator: Frozen.
+        network: The manipulation that was trained with it.
+    """
+
+    generator: FrozenGenerator
+    network: ManipulationNetwork
+    requires = frozenset({"control"})
+    optional = frozenset({"prompt_embeds", "init_image"})
+    provides = "image"
+
+    def __call__(
+        self,
+        condition: Condition,
+        *,
+        seeds: Sequence[int],
+        strength: float = 1.0,
+        guidance: float | None = None,
+        mix: float = 0.4,
+        control_scale: float = 1.0,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Pictures (n, 3, y, x) in [0, 1]; without `init_image` they start from noise. `mix` has nothing to mix here."""
+        check_requirements(self, condition, seeds)
+        control = condition.control
+        if control is None or isinstance(control, Tensor) or len(control) != 1 or control[0].ndim != 3:
+            raise InputError(
+                "expected the tokens of the cortex as control, (n, token, width); got another one."
+            )
+        context, first = condition.prompt_embeds, condition.init_image
+        if context is None:
+            context = torch.zeros(len(control[0]), 1, int(self.network.options["dim"] or 1))
+        drawn = controlled_pictures(
+            self.generator,
+            self.network,
+            SurfacePrediction(control[0], context, None, first),
+            seeds=seeds,
+            strength=1.0 if first is None else strength,
+            guidance=1.0 if guidance is None else guidance,
+            scale=control_scale,
+            steps=steps or 12,
+        )
+        return drawn[:, 0]

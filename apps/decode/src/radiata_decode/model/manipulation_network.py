@@ -216,7 +216,7 @@ class ManipulationNetwork(nn.Module):
         if unet.get("dims", 3) != 2:
             raise InputError(f"expected a U-Net of pictures (dims 2); got {unet.get('dims', 3)}.")
         super().__init__()
-        self.options = {
+        self.options: dict[str, Any] = {
             "unet": dict(unet),
             "shape": tuple(shape),
             "tokens": tokens,

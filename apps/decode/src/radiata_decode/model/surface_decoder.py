@@ -12,6 +12,7 @@ References:
     J. Huo et al. (2024). NeuroPictor. https://arxiv.org/abs/2403.18211 (the two heads; the guess is ours).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,13 @@ from torch import Tensor, nn
 
 from radiata_core.errors import InputError
 from radiata_core.specs import buildable
+from radiata_decode.model.conditions import Condition
 from radiata_decode.model.latents import PcaCodec
 from radiata_decode.model.manipulation_network import ManipulationNetwork
 from radiata_decode.model.semantic_tokens import SemanticTokens
 from radiata_decode.model.surface_encoder import SurfaceEncoder
 
-__all__ = ["GuessHead", "SurfaceDecoder", "SurfacePrediction"]
+__all__ = ["GuessHead", "SurfaceDecoder", "SurfacePrediction", "joined"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,17 @@ class SurfacePrediction:
         guess = None if self.guess is None else self.guess[rows]
         first = None if self.first is None else self.first[rows]
         return SurfacePrediction(self.tokens[rows], self.context[rows], guess, first)
+
+
+def joined(parts: Sequence[SurfacePrediction]) -> SurfacePrediction:
+    """Predictions one after the other."""
+
+    def cat(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values)
+
+    tokens, context = (torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "context"))
+    return SurfacePrediction(tokens, context, cat("guess"), cat("first"))
 
 
 class GuessHead(nn.Module):
@@ -162,6 +175,19 @@ class SurfaceDecoder(nn.Module):
         lost = (truth - guess).square().mean(0) / truth.square().mean(0).clamp_min(1e-12)
         self.reliability.copy_((1 - lost).clamp(0, 1))
         return self.reliability
+
+    def condition(self, said: SurfacePrediction) -> Condition:
+        """The prediction as any generator takes it: context, control (the tokens), first picture, its components and their
+        reliability."""
+        if said.guess is None or said.first is None:
+            return Condition(prompt_embeds=said.context, control=[said.tokens])
+        return Condition(
+            prompt_embeds=said.context,
+            control=[said.tokens],
+            init_image=said.first.clamp(0, 1),
+            init_latents=said.guess * self.basis_sd,
+            reliability=self.reliability,
+        )
 
     def refined(self) -> "SurfaceDecoder":
         """The same decoder with the semantic branch of refining, at zero: the same predictions, to the bit.
