@@ -45,6 +45,7 @@ def test_points_of_mni_space_find_their_vertex():
     found = flat_positions(voxels)
     assert found.kept.tolist() == [True] * len(points) + [False]
     np.testing.assert_allclose(found.x[:-1], table["x"], atol=1e-9)
+    assert np.isnan(found.x[-1]) and np.isnan(found.y[-1])
 
 
 def test_another_registered_sphere_is_mapped_by_nearness():
