@@ -174,7 +174,7 @@ def controlled_pictures(
             time = torch.tensor(strength, dtype=torch.float64)
             start = add_noise(path, generator.state(here.first), start, time)
         denoiser = Manipulated(generator, network, here, scale, guidance)
-        given = {name: value[inside] for name, value in conditions.items()}
+        given: dict[str, Any] = {name: value[inside] for name, value in conditions.items()}
         found.append(generator.images(integrate(denoiser, start, table, **given)))
     return torch.cat(found).unflatten(0, (count, draws))
 

@@ -100,9 +100,17 @@ class Autoencoding:
     companions = ("mask",)
 
     def __call__(
-        self, denoiser: Any, x0: Tensor, generators: Sequence[torch.Generator], *, mask: Tensor
+        self, denoiser: Any, x0: Tensor, generators: Sequence[torch.Generator], **conditions: Any
     ) -> Loss:
-        """Masked squared error of a batch; sample i draws its noise from generator i alone."""
+        """Masked squared error of a batch; sample i draws its noise from generator i alone.
+
+        Args:
+            denoiser: The autoencoder.
+            x0: Pictures of the cortex, (n, 1, y, x).
+            generators: One a picture.
+            conditions: `mask`, 1 where the person has cortex, (n, 1, y, x).
+        """
+        mask: Tensor = conditions["mask"]
         seen = x0
         if self.noise > 0:
             drawn = torch.stack(

@@ -22,7 +22,6 @@ from radiata_core.predictions import Prediction
 from radiata_core.times import UniformTime
 from radiata_decode.model.manipulated_generator import FrozenGenerator, Manipulated
 from radiata_decode.model.semantic_tokens import SEMANTIC_WEIGHT, semantic_error
-from radiata_decode.model.surface_decoder import SurfaceDecoder
 
 __all__ = ["SurfaceObjective"]
 
@@ -59,16 +58,18 @@ class SurfaceObjective:
         return self.generator.denoiser.path
 
     def __call__(
-        self,
-        denoiser: SurfaceDecoder,
-        x0: Tensor,
-        generators: Sequence[torch.Generator],
-        *,
-        cortex: Tensor,
-        embedding: Tensor | None = None,
-        **given: Tensor,
+        self, denoiser: Any, x0: Tensor, generators: Sequence[torch.Generator], **conditions: Any
     ) -> Loss:
-        """Loss of a batch; row i draws whether its context is there, then time and noise, from generator i alone."""
+        """Loss of a batch; row i draws whether its context is there, then time and noise, from generator i alone.
+
+        Args:
+            denoiser: The `SurfaceDecoder`.
+            x0: Pictures that were seen, (n, 3, y, x) in [0, 1].
+            generators: One a picture.
+            conditions: `cortex` (n, 1, y, x), `embedding` (n, T, D) or (n, D) where there is one, and those of `given`.
+        """
+        given = dict(conditions)
+        cortex, embedding = given.pop("cortex"), given.pop("embedding", None)
         said = denoiser(cortex)
         kept = torch.stack([torch.rand((), generator=g) >= self.dropout for g in generators])
         shown = said.context * kept.to(said.context).reshape(-1, 1, 1)
