@@ -5,8 +5,8 @@ The flow w of two frames satisfies $I_{t+1}(u + w(u)) = I_t(u)$ wherever a point
     DisFlow      OpenCV's dense inverse search on the luminance: no weights, 0.03 s for 256 × 256 pixels
     NetworkFlow  an exported RAFT (.pt2), where the user has one
 
-Frames are estimated at their own size and the vectors are then averaged on a coarser grid. A vector is in pixels *of the grid
-it lives on*: going from 256 pixels to 16 cells divides it by 16.
+Frames are estimated at their own size and the vectors are then averaged on a coarser grid. A vector is in pixels *of the
+grid it lives on*: going from 256 pixels to 16 cells divides it by 16.
 
 `grid_flow` and `optical_flow` are for files of stimuli; `model.flow_grids` does the same to tensors, and to time.
 
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import cv2
 import numpy as np
@@ -119,6 +120,8 @@ class NetworkFlow:
                 "needs no weights."
             )
         try:
+            if not is_zipfile(path):  # told without the seconds that torch.export takes to load
+                raise ValueError("it is no archive")
             program = torch.export.load(path)
         except Exception as error:
             raise InputError(

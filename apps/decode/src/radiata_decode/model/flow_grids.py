@@ -5,6 +5,8 @@ time, steps are averaged in groups (each is still "a frame step"), or repeated. 
 a decoder of three predicted steps speak one language.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
@@ -45,7 +47,7 @@ def resampled_flow(flow: Tensor, grid: tuple[int, int] | None = None, steps: int
     moved = flow
     if steps is not None and steps < flow.shape[1]:
         edges = [round(flow.shape[1] * k / steps) for k in range(steps + 1)]
-        moved = torch.stack([flow[:, a:b].mean(1) for a, b in zip(edges[:-1], edges[1:], strict=True)], dim=1)
+        moved = torch.stack([flow[:, a:b].mean(1) for a, b in pairwise(edges)], dim=1)
     elif steps is not None and steps > flow.shape[1]:
         moved = flow[:, torch.arange(steps, device=flow.device) * flow.shape[1] // steps]
     if grid is None or tuple(grid) == tuple(flow.shape[3:]):

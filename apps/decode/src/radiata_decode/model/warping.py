@@ -1,16 +1,16 @@
 r"""A film from its first frame and the flow: every pixel asks where in the first frame it comes from.
 
-With flow $w_t$ from frame t to t+1 (on the grid of frame t), a point v of frame t+1 comes from $v - d_t(v)$, where $d_t$ is
-the flow *seen from the later frame*. It is made by splatting: every pixel u of frame t drops its vector at $u + w_t(u)$, shared
-among four neighbours, and where several land the faster is taken to be in front,
+With flow $w_t$ from frame t to t+1 (on the grid of frame t), a point v of frame t+1 comes from $v - d_t(v)$, where
+$d_t$ is the flow *seen from the later frame*. It is made by splatting: every pixel u of frame t drops its vector at
+$u + w_t(u)$, shared among four neighbours, and where several land the faster is taken to be in front,
 
 $$ d_t(v) = \frac{\sum_u k\big(v - u - w_t(u)\big)\, e^{\beta |w_t(u)|}\, w_t(u)}
                {\sum_u k\big(v - u - w_t(u)\big)\, e^{\beta |w_t(u)|}} , $$
 
-k bilinear. Where nothing lands (Σ k < 1/2) the point was uncovered: it has no partner. Its displacement is that of its slowest
-neighbour, and its colour is spread from what is seen around it. Origins are chained,
-$B_{t+1}(v) = B_t(v - d_t(v))$, $B_0(v) = v$, so that a film of many frames is interpolated from the first frame once and does
-not blur with time.
+k bilinear. Where nothing lands (Σ k < 1/2) the point was uncovered: it has no partner. Its displacement is the slowest
+around the hole, and its colour is spread from what is seen around it. Origins are chained,
+$B_{t+1}(v) = B_t(v - d_t(v))$, $B_0(v) = v$, so that a film of many frames is interpolated from the first frame once and
+does not blur with time.
 
 References:
     S. Niklaus, F. Liu (2020). Softmax splatting for video frame interpolation. https://arxiv.org/abs/2003.05534, section
