@@ -25,7 +25,7 @@ from radiata_core.errors import InputError
 from radiata_core.seeds import generators_of
 from radiata_decode.model.conditions import Condition
 
-__all__ = ["Control", "Step", "beside", "guided", "in_batches", "resized", "sampled_latents"]
+__all__ = ["Control", "Step", "after_step", "beside", "guided", "in_batches", "resized", "sampled_latents"]
 
 Step = Callable[[float], None]
 """Called after each evaluation with the fraction of the work that is done, in (0, 1]."""
@@ -130,6 +130,21 @@ def sampled_latents(
         if step is not None:
             step((index + 1) / len(times))
     return state
+
+
+def after_step(step: Step, total: int) -> Any:
+    """A callback for the pipelines of diffusers that tells the fraction done.
+
+    Args:
+        step: Is told.
+        total: Number of steps.
+    """
+
+    def after(pipeline: Any, index: int, time: Any, state: dict[str, Any]) -> dict[str, Any]:
+        step(min(1.0, (index + 1) / total))
+        return state
+
+    return after
 
 
 def in_batches(
