@@ -22,7 +22,7 @@ with embeddings of particular encoders; a `FeatureSpec` says which, so that a de
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class Condition:
 
     def rows(self, which: slice) -> "Condition":
         """The condition of some rows."""
-        changed = {}
+        changed: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
             if value is None or each.name == "reliability":

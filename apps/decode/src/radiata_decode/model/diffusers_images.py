@@ -215,7 +215,7 @@ class StableDiffusionImages:
         found = self._codec.encode(resized(part.init_image.cpu(), self.size))
         return found.unflatten(1, self._codec.latent_shape).to(self.unet.device)
 
-    def _to(self, embeds: Tensor) -> Tensor:
+    def _to(self, embeds: Any) -> Tensor:
         first = next(self.unet.parameters())
         return embeds.to(first.device, first.dtype)
 
@@ -248,7 +248,6 @@ class StableDiffusionImages:
         return inputs
 
     def _adapter_inputs(self, part: Condition, guidance: float, mix: float) -> dict[str, Any]:
-        assert part.image_embeds is not None  # required
         told = self._to(part.image_embeds)
         other = part.negative_image_embeds
         both = beside(torch.zeros_like(told) if other is None else self._to(other), told, guidance)
@@ -259,12 +258,10 @@ class StableDiffusionImages:
         return {"added_cond_kwargs": {"image_embeds": [both]}}
 
     def _unclip_label(self, part: Condition, generators: list[torch.Generator], guidance: float) -> Tensor:
-        assert part.image_embeds is not None  # required
-        if part.image_embeds.shape[1] != 1:
-            raise InputError(
-                f"expected one vector a picture for unCLIP; got {part.image_embeds.shape[1]} tokens."
-            )
-        vector = self._to(part.image_embeds[:, 0])
+        tokens = self._to(part.image_embeds)
+        if tokens.shape[1] != 1:
+            raise InputError(f"expected one vector a picture for unCLIP; got {tokens.shape[1]} tokens.")
+        vector = tokens[:, 0]
         noise = self._to(noise_of(generators, vector.shape[1:]))
         label = self.pipeline.noise_image_embeddings(vector, self.noise_level, noise=noise)
         return beside(torch.zeros_like(label), label, guidance)

@@ -64,14 +64,10 @@ class WidenedConv(nn.Conv2d):
 
     def __init__(self, old: nn.Conv2d, extra: int, *, wide: bool = False) -> None:
         first = old.in_channels - extra if wide else old.in_channels
+        kernel: Any = old.kernel_size
+        spacing: dict[str, Any] = {"stride": old.stride, "padding": old.padding}
         with torch.random.fork_rng(devices=[]):  # drawn, then overwritten
-            super().__init__(
-                first + extra,
-                old.out_channels,
-                old.kernel_size,
-                old.stride,
-                old.padding,  # type: ignore[arg-type]
-            )
+            super().__init__(first + extra, old.out_channels, kernel, **spacing, bias=old.bias is not None)
         self.first = first
         with torch.no_grad():
             self.weight.zero_()

@@ -10,7 +10,8 @@ generator which is told embeddings does not need (safety checker, image encoders
 are absent) are left out.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from radiata_core.errors import InputError
 from radiata_core.files import read_json
 
-__all__ = ["PipelineFolder", "diffusers_library", "read_pipeline_folder"]
+__all__ = ["PipelineFolder", "diffusers_library", "read_pipeline_folder", "ready"]
 
 _INSTALL = 'pip install "radiata-decode[diffusers]"'
 _NEVER = ("safety_checker",)
@@ -58,7 +59,7 @@ class PipelineFolder:
     absent: tuple[str, ...]
 
     def load(self, pipeline_class: Any, *, device: str = "cpu", dtype: str = "float32", **given: Any) -> Any:
-        """The pipeline, evaluated without gradients, its progress bar silent.
+        """The pipeline, see `ready`.
 
         Args:
             pipeline_class: Of diffusers; of the folder's kind, or one with the same components.
@@ -69,28 +70,71 @@ class PipelineFolder:
         Raises:
             InputError: the files cannot be read.
         """
-        import torch
-
         missing = dict.fromkeys(self.absent)
-        try:
-            with torch.random.fork_rng(devices=[]):  # some layers are drawn before they are filled
-                pipeline = pipeline_class.from_pretrained(
-                    str(self.path),
-                    local_files_only=True,
-                    use_safetensors=True,
-                    torch_dtype=getattr(torch, dtype),
-                    **(missing | given),
-                )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise InputError(
-                f"expected a {self.kind} in {self.path}; got one that cannot be loaded ({first}). Fetch it again."
-            ) from None
-        pipeline.set_progress_bar_config(disable=True)
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                part.requires_grad_(False).eval()
-        return pipeline.to(device)
+        with _one_line(f"a {self.kind} in {self.path}"):
+            pipeline = pipeline_class.from_pretrained(
+                str(self.path),
+                local_files_only=True,
+                use_safetensors=True,
+                **(missing | given),
+            )
+        return ready(pipeline, device=device, dtype=dtype)
+
+    def component(self, name: str, component_class: Any = None) -> Any:
+        """One component by itself, None where it is absent.
+
+        Args:
+            name: Of the component, its folder.
+            component_class: What it is loaded as; None: the class that the index names.
+
+        Raises:
+            InputError: no such class, or files that cannot be read.
+        """
+        import importlib
+
+        if name not in self.components:
+            return None
+        library, kind = self.components[name]
+        with _one_line(f"the component {name} ({kind}) in {self.path}"):
+            found = component_class or getattr(importlib.import_module(library), kind)
+            return found.from_pretrained(str(self.path / name), local_files_only=True)
+
+
+@contextlib.contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Errors of loading as one line, and torch's random state as before: some layers are drawn before they are filled.
+
+    Raises:
+        InputError: what cannot be loaded, and the first line of why.
+    """
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    except (OSError, ValueError, RuntimeError, LookupError, AttributeError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"expected {what}; got files that cannot be loaded ({first}). Fetch them again."
+        ) from None
+
+
+def ready(pipeline: Any, *, device: str = "cpu", dtype: str = "float32") -> Any:
+    """The pipeline where it computes, without gradients, silent.
+
+    Args:
+        pipeline: Of diffusers.
+        device: Where it computes.
+        dtype: Of its weights.
+    """
+    import torch
+
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
+    # By a cast after loading: the argument of from_pretrained changed its name between the versions that are supported.
+    return pipeline.to(device) if dtype == "float32" else pipeline.to(device, dtype=getattr(torch, dtype))
 
 
 def read_pipeline_folder(place: str | Path, kinds: Sequence[str], *, online: bool = False) -> PipelineFolder:

@@ -115,7 +115,8 @@ def brain_optimised(
         raise InputError(f"expected a generator of pictures; got one of {generator.provides}.")
     if len(strengths) > 1 and "init_image" not in generator.requires | generator.optional:
         raise InputError("expected a generator that starts from a picture for several rounds; got another.")
-    told, kept = condition, []
+    told = condition
+    kept: list[Tensor] = []
     for index, strength in enumerate(strengths):
         found = [
             generator(

@@ -242,22 +242,26 @@ class VersatileDiffusionImages:
 
     def _context(self, part: Condition, guidance: float) -> Tensor:
         """Text tokens, then image tokens, both branches in one batch."""
-        branches = []
-        for positive, negative, empty in (
-            (part.prompt_embeds, part.negative_prompt_embeds, "_empty_text"),
-            (part.image_embeds, part.negative_image_embeds, "_grey_image"),
-        ):
-            assert positive is not None  # required
-            other = negative
-            if other is None and guidance != 1:
-                other = getattr(self, empty)
-            if other is None and guidance != 1:
-                raise InputError(
-                    "expected negative_prompt_embeds and negative_image_embeds where the folder has no text_encoder and "
-                    f"image_encoder; got {', '.join(sorted(part.given))}. Add them, or use guidance 1."
-                )
-            other = positive if other is None else other.to(positive)
-            branches.append(beside(other, positive, guidance))
-        self.mixture.text_tokens = branches[0].shape[1]
+        text = self._branches(part.prompt_embeds, part.negative_prompt_embeds, "_empty_text", guidance)
+        image = self._branches(part.image_embeds, part.negative_image_embeds, "_grey_image", guidance)
+        self.mixture.text_tokens = text.shape[1]
+        return torch.cat([text, image], 1)
+
+    def _branches(self, told: Any, other: Tensor | None, empty: str, guidance: float) -> Tensor:
+        """Unconditional and conditional tokens of one kind; `empty` names those to use where none are given."""
         first = next(self.unet.parameters())
-        return torch.cat(branches, 1).to(first.device, first.dtype)
+        positive = told.to(first.device, first.dtype)
+        if guidance == 1:
+            return positive
+        negative = other if other is not None else getattr(self, empty)
+        if negative is None:
+            raise InputError(
+                "expected negative_prompt_embeds and negative_image_embeds where the folder has no text_encoder and "
+                "image_encoder; got none. Add them, or use guidance 1."
+            )
+        if negative.shape[1:] != positive.shape[1:]:
+            raise InputError(
+                f"expected as many unconditional tokens as conditional ones, {tuple(positive.shape[1:])}; got "
+                f"{tuple(negative.shape[1:])}. Use embeddings of one encoder."
+            )
+        return beside(negative.to(positive), positive, guidance)
