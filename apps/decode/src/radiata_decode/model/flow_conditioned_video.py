@@ -282,7 +282,6 @@ class FlowConditionedVideo:
 
 def pictures_of(frames: Tensor) -> list[Any]:
     """Frames (n, 3, y, x) in [0, 1] as 8-bit pictures of PIL: the pipeline resizes those for its encoder, and no tensors."""
-    from PIL import Image
+    from diffusers.image_processor import VaeImageProcessor
 
-    values = (frames.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
-    return [Image.fromarray(one) for one in values]
+    return VaeImageProcessor.numpy_to_pil(frames.clamp(0, 1).movedim(1, -1).float().cpu().numpy())
