@@ -48,6 +48,7 @@ def test_nothing_predicted_is_the_baseline(truth: torch.Tensor, rng: np.random.G
     assert np.abs(found.cosine).max() == 0
     np.testing.assert_allclose(found.angle, 90)
     assert np.abs(found.correlation).max() == 0
+    assert np.abs(found.field_cosine).max() == 0
     assert found.two_way.max() == 0  # ties are lost
     margin = zero_flow_margin(found, rng)
     assert (margin.mean, margin.low, margin.high) == (0, 0, 0)
@@ -125,3 +126,15 @@ def test_flows_that_cannot_be_compared(truth: torch.Tensor, rng: np.random.Gener
         motion_table(truth[:1], {"a": truth[:1]}, rng)
     with pytest.raises(InputError, match="finite"):
         motion_scores(truth, truth / 0)
+
+
+def test_uniform_motions_are_compared_by_their_angle() -> None:
+    """Pearson's r of (3, 1) and (1, 0) to the right is 1, of (3, 1) and (0, 1) it is -1: only the field cosine is graded."""
+    flow = [
+        torch.tensor(v).reshape(1, 1, 2, 1, 1).expand(1, 1, 2, 4, 4)
+        for v in ([3.0, 1.0], [1.0, 0.0], [0.0, 1.0])
+    ]
+    near, far = motion_scores(flow[0], flow[1]), motion_scores(flow[0], flow[2])
+    assert (near.correlation[0], far.correlation[0]) == (pytest.approx(1), pytest.approx(-1))
+    assert near.field_cosine[0] == pytest.approx(3 / np.sqrt(10))
+    assert far.field_cosine[0] == pytest.approx(1 / np.sqrt(10))

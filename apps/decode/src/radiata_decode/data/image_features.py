@@ -15,7 +15,7 @@ References:
     BrainNRDS (2024). https://arxiv.org/abs/2406.02659 (features of VideoMAE, CLIP, DINOv2 compared).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +173,7 @@ def _tensor(pictures: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(pictures)).movedim(-1, -3).float() / 255
 
 
-def _over_frames(images: Tensor, of) -> Tensor:  # type: ignore[no-untyped-def]
+def _over_frames(images: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
     """A function of pictures, averaged over the frames of films; in batches."""
     found = []
     for part in images.split(BATCH):

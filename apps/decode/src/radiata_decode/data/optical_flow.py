@@ -57,7 +57,7 @@ class DisFlow:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise InputError(f"expected a preset of {', '.join(PRESETS)}; got {self.preset}.")
-        object.__setattr__(self, "_search", cv2.DISOpticalFlow_create(PRESETS[self.preset]))
+        object.__setattr__(self, "_search", cv2.DISOpticalFlow.create(PRESETS[self.preset]))
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         found = self._search.calc(_grey(first), _grey(second), None)
@@ -154,7 +154,7 @@ def optical_flow(
     height, width = movies.shape[2:4]
     if min(height, width) < LEAST_SIZE:
         raise InputError(f"expected frames of at least {LEAST_SIZE} pixels; got {height} by {width}.")
-    cells = (height, width) if grid is None else ((grid, grid) if isinstance(grid, int) else tuple(grid))
+    cells = (height, width) if grid is None else ((grid, grid) if isinstance(grid, int) else grid)
     if not (1 <= cells[0] <= height and 1 <= cells[1] <= width):
         raise InputError(
             f"expected a grid of at most {height} by {width} cells; got {cells}. Flow is averaged, not invented."

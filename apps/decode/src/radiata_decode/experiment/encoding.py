@@ -125,7 +125,8 @@ def encode_subject(subject: "Subject", options: EncodingOptions) -> Encoded:
             draws=options.draws,
         )  # fmt: skip
         _add_scores(table, _word(name), scores[name], fits[name])
-    partition, tests = None, []
+    partition: VariancePartition | None = None
+    tests: list[RegionTest] = []
     if options.partition:
         partition, tests = _partition(subject, options, spaces, train, test, weights, groups)
         for names, part in partition.parts.items():

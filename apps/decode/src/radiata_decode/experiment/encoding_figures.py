@@ -5,6 +5,7 @@ outline of the map is grey. Simulated subjects have places on the map too, and t
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,10 +55,10 @@ def flat_map_figure(
     figure = NumberedFigure(numbers, figsize=(7.2, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
     mesh = load_fsaverage("fsaverage5")["flat"]
-    points = None
+    points: Any = None
     for index, (axes, side) in enumerate(zip(panels, HEMISPHERES, strict=True)):
         outline = np.asarray(mesh.parts[side].coordinates)[:, :2]
-        axes.scatter(*outline.T, s=0.4, color="#d9d9d9", rasterized=True, linewidths=0)
+        axes.scatter(*outline.T, s=1.2, color="#dddddd", rasterized=True, linewidths=0)
         here = shown & (places.hemisphere == index)
         order = np.flatnonzero(here)[np.argsort(given[here], kind="stable")]  # large values on top
         points = axes.scatter(
@@ -102,9 +103,10 @@ def region_figure(
     kept = {name: members for name, members in regions.items() if np.any(members)}
     if not parts or not kept:
         raise InputError("expected something to show and a region with voxels; got none.")
-    names, columns = list(kept), {"region": [], "bar": [], "mean": [], "low": [], "high": []}  # type: ignore[var-annotated]
+    names = list(kept)
+    columns: dict[str, list[Any]] = {"region": [], "bar": [], "mean": [], "low": [], "high": []}
     figure = NumberedFigure({"figure": f"{label} by region", "columns": columns},
-                            figsize=(1.6 + 0.25 * len(names) * (len(parts) + 1), 3.0), layout="constrained")  # fmt: skip
+                            figsize=(2.8 + 0.25 * len(names) * (len(parts) + 1), 3.0), layout="constrained")  # fmt: skip
     axes = figure.subplots()
     width = 0.8 / len(parts)
     for place, (bar, values) in enumerate(parts.items()):
@@ -129,7 +131,7 @@ def region_figure(
     said = "simulated responses; " if synthetic else ""
     axes.set(ylabel=label)
     axes.set_title(f"{said}means over voxels, 95 % intervals over voxels", fontsize=7)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     figure.numbers["columns"] = columns
     return figure

@@ -8,7 +8,12 @@ For true flow w and decoded $\hat w$ of a film, over its steps and cells u:
     cosine        mean $\cos(\hat w, w)$ of moving cells; 0 where nothing is predicted
     angle         mean angle of moving cells, degrees; 90 where nothing is predicted
     correlation   Pearson's r of all numbers of $\hat w$ and w; 0 for a constant prediction
-    2-way         share of other films whose true flow correlates less with $\hat w$; ties are lost
+    field cosine  $\sum \hat w \cdot w / (\lVert \hat w \rVert \lVert w \rVert)$ over the whole film
+    2-way         share of other films whose true flow has a smaller field cosine with $\hat w$; ties are lost
+
+Pearson's r is what is usually printed, but it subtracts a mean taken over x and y together: of two uniform motions it only
+sees which component is larger, and is ±1 for both. Zero is a meaningful origin of motion, so identification uses the
+field cosine, which for uniform motions is the cosine of the angle between them.
 
 A confident hallucination can look like motion and has an EPE *above* zero flow; a decoder that predicts nothing has the
 EPE of zero flow, and cosine, correlation 0. None is enough alone. Which cells are moving is known from the truth only to
@@ -35,7 +40,7 @@ from radiata_decode.model.bootstrap_scores import (
     paired_difference,
 )
 from radiata_decode.model.flow_grids import check_flow
-from radiata_decode.model.identification import correlation_matrix, two_way, wins
+from radiata_decode.model.identification import correlation_matrix, cosine_matrix, two_way, wins
 from radiata_decode.model.permutation import permutation_test
 from radiata_decode.model.score_table import ScoreRow
 
@@ -63,8 +68,10 @@ class MotionScores:
         cosine: Of moving cells, -1 to 1.
         angle: Of moving cells, degrees.
         correlation: -1 to 1.
+        field_cosine: -1 to 1.
         two_way: 0 to 1; NaN for a single film.
-        similarity: Correlation of true (rows) and decoded flow, (n, n).
+        similarity: Field cosine of true (rows) and decoded flow, (n, n).
+        correlations: Correlation of true (rows) and decoded flow, (n, n).
         threshold: That makes a cell moving, cells a frame step.
     """
 
@@ -74,8 +81,10 @@ class MotionScores:
     cosine: np.ndarray
     angle: np.ndarray
     correlation: np.ndarray
+    field_cosine: np.ndarray
     two_way: np.ndarray
     similarity: np.ndarray
+    correlations: np.ndarray
     threshold: float
 
 
@@ -90,7 +99,8 @@ def motion_scores(truth: Tensor, predicted: Tensor, threshold: float = MOVING) -
     Raises:
         InputError: not flow, other shapes, or a negative threshold.
     """
-    check_flow(truth, "true flow"), check_flow(predicted, "decoded flow")
+    check_flow(truth, "true flow")
+    check_flow(predicted, "decoded flow")
     if truth.shape != predicted.shape or not threshold >= 0:
         raise InputError(
             f"expected decoded flow of {tuple(truth.shape)} and a threshold >= 0; got {tuple(predicted.shape)} and "
@@ -102,16 +112,21 @@ def motion_scores(truth: Tensor, predicted: Tensor, threshold: float = MOVING) -
     lengths = (speed * p.norm(dim=2)).clamp(min=1e-12)
     cosine = ((w * p).sum(2) / lengths).clamp(-1, 1)
     angle = torch.rad2deg(torch.arccos(cosine))
-    flat = (part.flatten(1).cpu().numpy() for part in (w, p))
-    similarity = np.nan_to_num(correlation_matrix(*flat), nan=0.0)
+    true, decoded = (part.flatten(1).cpu().numpy() for part in (w, p))
+    similarity = np.nan_to_num(cosine_matrix(true, decoded), nan=0.0)
+    correlations = np.nan_to_num(correlation_matrix(true, decoded), nan=0.0)
     identified = two_way(similarity) if len(w) > 1 else np.full(len(w), np.nan)
     return MotionScores(
         error.flatten(1).mean(1).cpu().numpy(),
         speed.flatten(1).mean(1).cpu().numpy(),
-        *(_mean_where(moving, values) for values in (error, cosine, angle)),
+        _mean_where(moving, error),
+        _mean_where(moving, cosine),
+        _mean_where(moving, angle),
+        np.diagonal(correlations).copy(),
         np.diagonal(similarity).copy(),
         identified,
         similarity,
+        correlations,
         float(threshold),
     )
 
@@ -191,7 +206,8 @@ def _rows(
     moving = f">= {scores.threshold:g} cells"
     nan = float("nan")
     of_error = permutation_test(-errors, rng, runs, draws).p
-    of_match = permutation_test(scores.similarity, rng, runs, draws).p
+    of_match = permutation_test(scores.correlations, rng, runs, draws).p
+    of_cosine = permutation_test(scores.similarity, rng, runs, draws).p
     of_wins = permutation_test(wins(scores.similarity), rng, runs, draws).p
     measured: list[tuple[str, MeanInterval, float, float]] = [
         ("epe", _mean(scores.epe, rng, draws), of_error, nan),
@@ -200,6 +216,7 @@ def _rows(
         (f"cosine {moving}", _mean(scores.cosine, rng, draws), nan, 0.0),
         (f"angle {moving}", _mean(scores.angle, rng, draws), nan, 90.0),
         ("flow correlation", _mean(scores.correlation, rng, draws), of_match, 0.0),
+        ("field cosine", _mean(scores.field_cosine, rng, draws), of_cosine, 0.0),
         ("flow 2-way", pair_interval(scores.similarity, rng, draws=2 * draws), of_wins, 0.5),
     ]
     return [

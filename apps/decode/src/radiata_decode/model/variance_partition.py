@@ -59,7 +59,7 @@ class RegionTest:
         region: Its name.
         space: The space.
         gain: Mean unique R² of its voxels, with the interval over stimuli of the drop in error that stands behind it.
-        p: Two-sided, of "no difference in error".
+        p: Two-sided, of "no difference in error"; with a gain below 0 the space only added weights to estimate.
         q: False discovery rate over regions and spaces.
     """
 

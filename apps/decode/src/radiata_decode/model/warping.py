@@ -65,7 +65,7 @@ def warped_film(first: Tensor, flow: Tensor, frames: int | None = None, *, fill:
     if frames is not None and frames < 1:
         raise InputError(f"expected a film of at least one frame; got {frames}.")
     steps = flow.shape[1] if frames is None else frames - 1
-    moved = resampled_flow(flow.to(first), tuple(first.shape[2:]), max(1, steps))
+    moved = resampled_flow(flow.to(first), (first.shape[2], first.shape[3]), max(1, steps))
     shown = torch.ones_like(first[:, :1])
     origin, film, visible = _places(first), [first], [shown[:, 0] > 0]
     for step in range(steps):
