@@ -41,6 +41,7 @@ from radiata_decode.model.bootstrap_scores import (
 )
 from radiata_decode.model.flow_grids import check_flow
 from radiata_decode.model.identification import correlation_matrix, cosine_matrix, two_way, wins
+from radiata_decode.model.motion_masks import masked_flow
 from radiata_decode.model.permutation import permutation_test
 from radiata_decode.model.score_table import ScoreRow
 
@@ -88,13 +89,16 @@ class MotionScores:
     threshold: float
 
 
-def motion_scores(truth: Tensor, predicted: Tensor, threshold: float = MOVING) -> MotionScores:
+def motion_scores(
+    truth: Tensor, predicted: Tensor, threshold: float = MOVING, *, mask: Tensor | None = None
+) -> MotionScores:
     """Scores of each film.
 
     Args:
         truth: (n, step, 2, y, x), cells a frame step.
         predicted: The same.
         threshold: Least speed of a moving cell, cells a frame step, >= 0.
+        mask: Cells that count, (n, y, x) bool, of `motion_masks`: never cut from the truth. None: all.
 
     Raises:
         InputError: not flow, other shapes, or a negative threshold.
@@ -106,9 +110,12 @@ def motion_scores(truth: Tensor, predicted: Tensor, threshold: float = MOVING) -
             f"expected decoded flow of {tuple(truth.shape)} and a threshold >= 0; got {tuple(predicted.shape)} and "
             f"{threshold}. Bring both to one grid."
         )
-    w, p = truth.double(), predicted.double()
+    if mask is None:
+        mask = torch.ones(len(truth), *truth.shape[3:], dtype=torch.bool, device=truth.device)
+    w, p = (masked_flow(part.double(), mask) for part in (truth, predicted))
+    counted = mask[:, None].expand(-1, truth.shape[1], -1, -1)
     speed, error = w.norm(dim=2), (p - w).norm(dim=2)
-    moving = (speed >= threshold) & (speed > 0)
+    moving = (speed >= threshold) & (speed > 0) & counted
     lengths = (speed * p.norm(dim=2)).clamp(min=1e-12)
     cosine = ((w * p).sum(2) / lengths).clamp(-1, 1)
     angle = torch.rad2deg(torch.arccos(cosine))
@@ -117,8 +124,8 @@ def motion_scores(truth: Tensor, predicted: Tensor, threshold: float = MOVING) -
     correlations = np.nan_to_num(correlation_matrix(true, decoded), nan=0.0)
     identified = two_way(similarity) if len(w) > 1 else np.full(len(w), np.nan)
     return MotionScores(
-        error.flatten(1).mean(1).cpu().numpy(),
-        speed.flatten(1).mean(1).cpu().numpy(),
+        _mean_where(counted, error),
+        _mean_where(counted, speed),
         _mean_where(moving, error),
         _mean_where(moving, cosine),
         _mean_where(moving, angle),
