@@ -204,6 +204,29 @@ def test_residuals_of_a_decoder(pipeline, condition, generator):
         make(given, [1.0, 0.5])
 
 
+@torch.no_grad()
+def test_both_branches_keep_the_control(pipeline, condition, generator):
+    """One step from noise by hand: with guidance the residuals do not cancel in the unconditional branch."""
+    draw = lambda *shape: 0.3 * torch.randn((2, *shape), generator=generator)  # noqa: E731
+    *down, middle = draw(16, 8, 8), draw(16, 8, 8), draw(16, 4, 4), draw(32, 4, 4), draw(32, 4, 4)
+    told = replace(condition, init_image=None, control=[*down, middle])
+    found = StableDiffusionImages(pipeline)(told, seeds=SEEDS, steps=1, guidance=2.0)
+    noise = torch.cat([torch.randn((1, 4, 8, 8), generator=one) for one in generators_of(SEEDS)])
+    pipeline.scheduler.set_timesteps(1)
+    time = pipeline.scheduler.timesteps[0]
+    residuals = {
+        "down_block_additional_residuals": tuple(down),
+        "mid_block_additional_residual": middle,
+    }
+    without, with_it = (
+        pipeline.unet(noise, time, encoder_hidden_states=context, **residuals).sample
+        for context in (condition.negative_prompt_embeds, condition.prompt_embeds)
+    )
+    latents = pipeline.scheduler.step(2 * with_it - without, time, noise).prev_sample
+    picture = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    close(found, (picture / 2 + 0.5).clamp(0, 1))
+
+
 def test_a_seed_is_a_picture(pipeline, condition):
     generate = StableDiffusionImages(pipeline, batch=1)
     both = StableDiffusionImages(pipeline)(condition, seeds=SEEDS, **OPTIONS)
