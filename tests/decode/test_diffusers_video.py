@@ -151,6 +151,22 @@ def test_flow_changes_the_film_of_a_network_that_was_taught(told_flow, condition
     assert not told_flow.unet._forward_pre_hooks
 
 
+def test_a_saved_pipeline_is_found_with_its_flow(told_flow, condition, tmp_path):
+    """Through its folder: diffusers' own format, the same films to the bit; without its image encoder it is refused."""
+    import shutil
+
+    from radiata_decode.model.generators import generator as by_name
+
+    told_flow.save_pretrained(tmp_path)
+    made = by_name(f"diffusers:{tmp_path}", batch=2)
+    assert made.provides == "video" and made.optional == {"flow"} and made.frames == FRAMES
+    expected = StableVideo(told_flow, batch=2)(condition, seeds=SEEDS, steps=1)
+    assert torch.equal(made(condition, seeds=SEEDS, steps=1), expected)
+    shutil.rmtree(tmp_path / "image_encoder")
+    with pytest.raises(InputError, match=r"expected the folder .*image_encoder"):
+        by_name(f"diffusers:{tmp_path}")
+
+
 @pytest.fixture(scope="module")
 def animated():
     with torch.random.fork_rng(devices=[]):

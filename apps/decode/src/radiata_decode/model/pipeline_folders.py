@@ -23,6 +23,7 @@ __all__ = ["PipelineFolder", "diffusers_library", "read_pipeline_folder", "ready
 
 _INSTALL = 'pip install "radiata-decode[diffusers]"'
 _NEVER = ("safety_checker",)
+_WITH_ENCODER = ("StableVideoDiffusionPipeline",)  # it is told pictures, so it needs all of its parts
 _IF_THERE = ("text_encoder", "tokenizer", "feature_extractor", "image_feature_extractor", "image_encoder")
 
 
@@ -168,7 +169,8 @@ def read_pipeline_folder(place: str | Path, kinds: Sequence[str], *, online: boo
     for name, entry in content.items():
         if name.startswith("_") or not isinstance(entry, list) or len(entry) != 2:
             continue
-        unneeded = name in _NEVER or (name in _IF_THERE and not (path / name).is_dir())
+        may_lack = name in _IF_THERE and kind not in _WITH_ENCODER
+        unneeded = name in _NEVER or (may_lack and not (path / name).is_dir())
         if entry[0] is None or unneeded:
             absent.append(name)
             continue
