@@ -87,6 +87,8 @@ def test_lags_are_the_past_of_the_same_segment() -> None:
 def test_a_segment_that_comes_again_is_another_stretch_of_time() -> None:
     found = lagged(np.ones((6, 1)), (1,), ["a", "a", "b", "b", "a", "a"])
     np.testing.assert_array_equal(found.complete, [False, True, False, True, False, True])
+    far = lagged(np.ones((10, 1)), (4,), ["a"] * 2 + ["b"] * 2 + ["a"] * 6)
+    np.testing.assert_array_equal(np.flatnonzero(far.complete), [8, 9])
 
 
 def test_a_delayed_response_is_found_by_its_lag(rng: np.random.Generator) -> None:

@@ -138,3 +138,14 @@ def test_uniform_motions_are_compared_by_their_angle() -> None:
     assert (near.correlation[0], far.correlation[0]) == (pytest.approx(1), pytest.approx(-1))
     assert near.field_cosine[0] == pytest.approx(3 / np.sqrt(10))
     assert far.field_cosine[0] == pytest.approx(1 / np.sqrt(10))
+
+
+def test_slow_cells_are_no_moving_ones_and_slow_films_count_little(rng: np.random.Generator) -> None:
+    """Speeds .1 and 2 with errors .1 and 1: the cell above the threshold alone; the skill is that of the sums."""
+    truth = torch.tensor([0.1, 2.0]).reshape(1, 1, 1, 1, 2) * torch.tensor([1.0, 0.0]).reshape(1, 1, 2, 1, 1)
+    predicted = truth * torch.tensor([0.0, 0.5])
+    assert motion_scores(truth, predicted, 0.25).epe_moving[0] == pytest.approx(1.0)
+    assert motion_scores(truth, predicted, 0.0).epe_moving[0] == pytest.approx(0.55)
+    films = torch.cat([truth[..., :1], truth[..., 1:], truth[..., 1:]])
+    decoded = torch.cat([0 * truth[..., :1], 0.5 * truth[..., 1:], 0.5 * truth[..., 1:]])
+    assert skill_interval(motion_scores(films, decoded), rng).mean == pytest.approx(1 - 2.1 / 4.1)

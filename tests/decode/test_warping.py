@@ -83,3 +83,14 @@ def test_pictures_and_flow_that_do_not_fit() -> None:
         warped_film(torch.zeros(2, 3, 8, 8), torch.zeros(1, 1, 2, 8, 8))
     with pytest.raises(InputError, match="at least one frame"):
         warped_film(torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 2, 8, 8), frames=0)
+
+
+def test_what_is_uncovered_moves_with_the_ground() -> None:
+    """Ground to the right by one pixel, a square by four: its trail has no partner and gets the ground's motion."""
+    flow = torch.zeros(1, 2, 20, 20)
+    flow[0, 0] = 1.0
+    flow[0, 0, 6:12, 4:10] = 4.0
+    later, covered = seen_from_later(flow)
+    assert covered[0, 0, 6:12, 5:8].sum() == 0
+    torch.testing.assert_close(later[0, 0, 6:12, 5:8], torch.ones(6, 3))
+    torch.testing.assert_close(later[0, 1], torch.zeros(20, 20))
