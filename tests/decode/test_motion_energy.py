@@ -63,6 +63,17 @@ def test_flicker_of_the_whole_picture_is_no_motion(bank: MotionEnergy) -> None:
     assert bank.features(film).max() < 1e-4
 
 
+def test_half_a_picture_that_flickers_is_seen_at_its_edge_alone(bank: MotionEnergy) -> None:
+    """Inside a half, all that changes is a constant, which no filter answers to."""
+    film = torch.full((1, 16, 3, 32, 32), 0.5)
+    film[..., :16] += 0.4 * torch.sin(torch.arange(16.0)).reshape(1, 16, 1, 1, 1)
+    table, energy = bank.table, bank.features(film)[0]
+    inside = (table["x"] < 0.2) & (table["frequency"] == 8)
+    edge = (table["x"] - 0.5).abs().lt(0.1) & (table["frequency"] == 8)
+    assert energy[inside.to_numpy()].max() < 1e-4
+    assert energy[edge.to_numpy()].max() > 0.01
+
+
 def test_a_series_has_the_films_energy_as_its_mean_and_rows_stand_alone(
     bank: MotionEnergy, generator: torch.Generator
 ) -> None:

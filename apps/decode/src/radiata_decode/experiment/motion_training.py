@@ -11,6 +11,7 @@ One training film in eight (whole groups, such as all films of one photograph) i
 calibrate its temperature. The network is shown the ridge's leave-one-out predictions, never in-sample ones.
 """
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,6 +258,8 @@ def _train_network(
         validation_draws=1,
     )  # fmt: skip
     shown, unseen = _Films(parts, rows[~held]), _Films(parts, rows[held])
+    if not options.resume:  # of an earlier run in this folder
+        shutil.rmtree(out / "training", ignore_errors=True)
     train(network, CodeCrossEntropy(), shown, out / "training", settings, validation=unseen)
     trained = load_model(out / "training").denoiser
     save_model(out / "network.safetensors", trained, metadata={"codes": codebook.size})
