@@ -66,6 +66,7 @@ def test_each_region_is_explained_by_its_own_features(subject: Subject) -> None:
         "unique_own_model",
         "shared_pixels_own_model",
     } <= set(table)
+    np.testing.assert_allclose(table["noise_ceiling"], [4 / (4 + 1 / 2)] * 16 + [0.0] * 8)  # of two repeats
     assert table["unique_pixels"][:8].mean() > 0.5
     assert table["unique_own_model"][8:16].mean() > 0.6
     tests = {(one.region, one.space): one for one in found.tests}
