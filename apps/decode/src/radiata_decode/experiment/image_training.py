@@ -1,0 +1,204 @@
+"""The route of Brain-Diffuser, trained: codec latents and embeddings of the pictures, regressed on averaged responses.
+
+    subject -> standardised averages of training trials -> one shared ridge -> latents of a codec, embeddings -> run folder
+
+    codec.safetensors      principal components (shipped basis, or of the training pictures)
+    ridge, targets         weights, leave-one-out R2, penalties
+    training.safetensors   leave-one-out predictions of the training pictures: what a generator may be conditioned on, and
+                           the responses that retrieval looks among
+
+Voxels count with the root of their noise ceiling and trials with their repeats, where both are known.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radiata_core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from radiata_decode.data.repeats import Averaged
+    from radiata_decode.data.subject import Subject
+    from radiata_decode.model.latents import PcaCodec
+
+__all__ = ["ImageOptions", "train_images"]
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Options of the route.
+
+    Attributes:
+        size: Side of the pictures, pixels.
+        components: Of the codec.
+        basis: shipped, training, or the folder of a diffusers vae.
+        embeddings: Name -> file (.npy or .h5) with a row for each row of stimuli.tsv.
+        zscore: Rule of `data.normalisation`.
+        rois: Regions to read; none: all voxels.
+        count: Repeats to average; None: all.
+        weighted: Voxels count with their noise ceiling, trials with their repeats.
+        seed: Of the basis and the subset of targets that penalties are chosen on.
+    """
+
+    size: int = 32
+    components: int = 300
+    basis: str = "shipped"
+    embeddings: tuple[str, ...] = ()
+    zscore: str = "train"
+    rois: tuple[str, ...] = ()
+    count: int | None = None
+    weighted: bool = True
+    seed: int = 0
+
+
+def train_images(subject: "Subject", options: ImageOptions, out: Path) -> dict[str, Any]:
+    """Fit and write a decoder; returns what was measured on the training stimuli, each left out once.
+
+    Raises:
+        InputError: no pictures, too few training stimuli, embeddings that do not fit.
+    """
+    import torch
+
+    from radiata_core.files import atomic_path
+    from radiata_core.weights import write_tensors
+    from radiata_decode.data.loading import unit_images
+    from radiata_decode.data.normalisation import subject_standardiser
+    from radiata_decode.data.stimuli import read_stimuli
+    from radiata_decode.experiment.trained_models import chosen_voxels, standardised, write_card
+    from radiata_decode.model.image_decoder import fit_image_decoder
+    from radiata_decode.model.ridge import SharedRidge
+
+    stimuli = read_stimuli(subject.folder)
+    voxels = chosen_voxels(subject, options.rois)
+    statistics = subject_standardiser(subject, options.zscore, voxels)
+    train = standardised(subject, "train", statistics, voxels, options.count)
+    pictures = unit_images(stimuli.images(train.stimulus), options.size)
+    codec = _codec(options, pictures)
+    shared = SharedRidge(train.responses, **_weights(subject, train, voxels, options.weighted))
+    found = fit_image_decoder(
+        shared,
+        codec.encode(pictures),
+        read_embeddings(options.embeddings, stimuli.table["stimulus"].tolist(), train.stimulus),
+        latent_groups=codec.groups,
+        generator=torch.Generator().manual_seed(options.seed),
+    )
+    codec.save(out / "codec.safetensors")
+    found.decoder.save(out)
+    kept = {"low_level": found.training.low_level, "responses": torch.from_numpy(train.responses)}
+    with atomic_path(out / "training.safetensors") as part:
+        write_tensors(part, {name: value.contiguous() for name, value in kept.items()})
+    r2 = found.decoder.loo_r2[: found.decoder.latents]
+    power = codec.sd.square()
+    measured = {
+        "loo_r2_pixels": float((r2.clamp(min=0) * power).sum() / power.sum()),
+        "loo_r2_latents": [round(float(value), 4) for value in r2[:20]],
+        "embedding_r2": {name: float(value.mean()) for name, value in found.training.embedding_r2.items()},
+    }
+    facts = {
+        "subject": subject.folder.name,
+        "subject_sha256": subject.sha256,
+        "subject_voxels": len(subject.voxels),
+        "voxels": len(voxels),
+        "rois": list(options.rois),
+        "size": options.size,
+        "synthetic": bool(subject.manifest.get("SyntheticData", False)),
+        "training_stimuli": train.stimulus,
+        "basis": options.basis,
+        "measured": measured,
+    }
+    write_card(out, "image", statistics, facts)
+    return measured
+
+
+def _weights(subject: "Subject", train: "Averaged", voxels: np.ndarray, weighted: bool) -> dict[str, Any]:
+    from radiata_decode.model.reliability_weights import repeat_weights, voxel_weights
+
+    ceiling = subject.noise_ceiling
+    if not weighted or ceiling is None or not (np.nan_to_num(ceiling[voxels]) > 0).any():
+        return {}
+    ratio = np.sqrt(ceiling[voxels] / np.maximum(1 - ceiling[voxels], 1e-3))
+    return {
+        "voxel_weights": voxel_weights(ceiling[voxels]),
+        "sample_weights": repeat_weights(train.repeats, np.nan_to_num(ratio)),
+    }
+
+
+def _codec(options: ImageOptions, pictures: "torch.Tensor") -> "PcaCodec":
+    """Principal components: those that ship, cut to the number asked for, or of the training pictures."""
+    import torch
+
+    from radiata_core.shipped_weights import shipped_weights
+    from radiata_decode.model.latents import PcaCodec
+
+    if options.basis not in ("shipped", "training"):
+        raise InputError(f"expected a basis of shipped or training; got {options.basis}.")
+    if options.basis == "training":
+        generator = torch.Generator().manual_seed(options.seed)
+        return PcaCodec.fit(pictures, options.components, generator=generator)
+    file = shipped_weights("radiata_decode").get("picture-basis")
+    if file is None:
+        raise InputError(
+            "expected the basis of pictures that ships with the package; it is not there. Reinstall it."
+        )
+    codec = PcaCodec.load(file)
+    if codec.shape[1:] != tuple(pictures.shape[2:]) or options.components > codec.dimensions:
+        raise InputError(
+            f"expected pictures of {codec.shape[1]} pixels and at most {codec.dimensions} components for the shipped basis; "
+            f"got {options.size} and {options.components}. Pass --basis training."
+        )
+    cut = options.components
+    return PcaCodec(codec.mean, codec.components[:cut].contiguous(), codec.sd[:cut].contiguous(), codec.shape)
+
+
+def read_embeddings(given: tuple[str, ...], table: list[str], wanted: list[str]) -> dict[str, np.ndarray]:
+    """Embeddings of the wanted stimuli, name -> (n, tokens, dimensions), from NAME=FILE words.
+
+    Args:
+        given: NAME=FILE with FILE a .npy or an .h5 (dataset NAME, or the only one), a row for each stimulus of the table.
+        table: Stimuli in the order of the rows.
+        wanted: Whose rows.
+
+    Raises:
+        InputError: a word without =, a file that is missing, broken, of another length or with NaN.
+    """
+    rows = {name: row for row, name in enumerate(table)}
+    index = np.array([rows[name] for name in wanted])
+    found = {}
+    for word in given:
+        name, _, file = word.partition("=")
+        if not name or not file:
+            raise InputError(f"expected embeddings as NAME=FILE; got {word}. Write e.g. clip=clip.npy.")
+        values = _array(Path(file), name)
+        if values.ndim not in (2, 3) or len(values) != len(table):
+            raise InputError(
+                f"expected {len(table)} rows, one a stimulus, (stimulus, [token,] dimension) in {file}; got {values.shape}."
+            )
+        part = np.asarray(values[index], np.float32)
+        if not np.isfinite(part).all():
+            raise InputError(
+                f"expected finite embeddings in {file}; got NaN or infinity. Compute them again."
+            )
+        found[name] = part if part.ndim == 3 else part[:, None]
+    return found
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"expected a file of embeddings; got no such file: {path}. Check the path.")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        import h5py
+
+        with h5py.File(path, "r") as opened:
+            words = list(opened)
+            key = name if name in words else words[0]
+            return opened[key][()]
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(
+            f"expected a .npy or .h5 file of embeddings; got {path}, which cannot be read ({' '.join(str(error).split())})."
+        ) from None

@@ -1,0 +1,58 @@
+"""Pictures that regions of the brain drive: directions of the decoder's weights, shown by the codec and by a generator."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from radiata_core.errors import InputError
+from radiata_decode.data.decoded import Decoded
+from radiata_decode.data.subject import Subject
+from radiata_decode.experiment.image_decoding import bytes_of, condition_of, draw_pictures
+from radiata_decode.experiment.trained_models import ModelCard
+from radiata_decode.model.image_decoder import ImageDecoder
+from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.roi_synthesis import roi_latents
+
+if TYPE_CHECKING:
+    from radiata_decode.experiment.synthesize import Synthesize
+
+__all__ = ["region_pictures"]
+
+
+class _Drawing:
+    """The options of `decode` that drawing needs, with those of `synthesize` in them."""
+
+    strength, guidance, mix, control_scale, batch_size = 0.75, None, 0.4, 1.0, 32
+
+    def __init__(self, task: "Synthesize") -> None:
+        self.generator, self.draws, self.show = task.generator, task.draws, task.show
+        self.steps, self.online, self.seed, self.device = task.steps, task.online, task.seed, task.device
+
+
+def region_pictures(subject: Subject, card: ModelCard, task: "Synthesize") -> Decoded:
+    """A row a region, in the order asked for.
+
+    Raises:
+        InputError: a region that the subject has not, or none of whose voxels the model reads.
+    """
+    voxels, known = card.voxels_of(subject), subject.rois
+    names = task.rois or tuple(known)
+    if not names:
+        raise InputError(f"expected regions in {subject.folder / 'voxels.tsv'} (columns roi_NAME); got none.")
+    masks: dict[str, np.ndarray] = {}
+    for name in names:
+        if name not in known:
+            raise InputError(f"expected a region of {subject.folder} ({', '.join(known)}); got {name}.")
+        masks[name] = known[name][voxels].astype(np.float32)
+        if not masks[name].any():
+            raise InputError(
+                f"expected voxels of {name} among those the model reads; got none. Leave it out."
+            )
+    decoder, codec = ImageDecoder.load(card.folder), PcaCodec.load(card.folder / "codec.safetensors")
+    found = roi_latents(decoder, masks, gain=task.gain, amplitude=-1.0 if task.silence else 1.0)
+    arrays: dict[str, Any] = {"low_level": bytes_of(codec.decode(found.low_level))}
+    if task.generator == "none":
+        arrays["images"] = arrays["low_level"]
+    else:
+        arrays |= draw_pictures(condition_of(found, codec), list(names), _Drawing(task))  # type: ignore[arg-type]
+    return Decoded(list(names), arrays, "image", "regions")
