@@ -70,10 +70,11 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
         what = "option" if word.startswith("-") else "verb"
         print(f"{app}: error: unknown {what} {word!r}; {hint} See {app} --help.", file=sys.stderr)
         return 2
-    return _run(f"{app} {word}", verbs[word], arguments[1:])
+    return _run(f"{app} {word}", verbs[word], arguments[1:], alone=argv is None)
 
 
-def _run(name: str, verb: type, arguments: Sequence[str]) -> int:
+def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
+    """Exit code of a verb; `alone` in its own process."""
     try:
         with _terminated_like_interrupted():
             task = _parsed(name, verb, arguments)
@@ -83,6 +84,10 @@ def _run(name: str, verb: type, arguments: Sequence[str]) -> int:
     except SystemExit as stop:  # tyro: 0 after help, 2 after a mistake it has explained
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt as error:
+        if (
+            alone
+        ):  # objects whose constructor was interrupted complain in their finaliser: not our user's concern
+            sys.unraisablehook = lambda _: None
         print(f"{name}: interrupted{_tail(error)}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has seen enough
