@@ -5,19 +5,23 @@ from collections.abc import Sequence
 
 from radiata_core import commands
 from radiata_decode.experiment.decode import Decode
+from radiata_decode.experiment.demo import Demo
+from radiata_decode.experiment.encode import Encode
 from radiata_decode.experiment.prepare import Prepare
 from radiata_decode.experiment.synthesize import Synthesize
 from radiata_decode.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
 
-SUMMARY = "Images and motion from fMRI, and back, with every control in the table. Not for clinical use, and no mind reading."
+SUMMARY = "Images and motion from fMRI, and back, with every control in the table. Not for clinical use."
 
 VERBS: dict[str, type] = {
     "prepare": Prepare,
     "train": Train,
     "decode": Decode,
+    "encode": Encode,
     "synthesize": Synthesize,
+    "demo": Demo,
 }
 
 

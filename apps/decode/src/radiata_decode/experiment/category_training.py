@@ -20,7 +20,7 @@ __all__ = ["train_categories"]
 
 
 def train_categories(
-    subject: "Subject", rois: tuple[str, ...], zscore: str, seed: int, out: Path
+    subject: "Subject", rois: tuple[str, ...], zscore: str, seed: int, out: Path, *, permutations: int = 1000
 ) -> dict[str, Any]:
     """Fit and write a classifier; returns accuracy on runs left out.
 
@@ -39,7 +39,7 @@ def train_categories(
             f"expected a column category in {subject.folder / 'trials.tsv'}; got none. Prepare the subject with categories."
         )
     voxels = chosen_voxels(subject, rois)
-    judged = decode_subject(subject, seed=seed, voxels=voxels)
+    judged = decode_subject(subject, seed=seed, voxels=voxels, permutations=permutations)
     statistics = subject_standardiser(subject, zscore, voxels)
     rows = subject.rows("train")
     trials = subject.trials.iloc[rows]

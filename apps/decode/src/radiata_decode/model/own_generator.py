@@ -135,7 +135,8 @@ class OwnGenerator:
         denoiser: Any = self.denoiser
         if "class_weights" in told and weight != 1:
             denoiser = _CategoryGuided(self.denoiser, weight)
-        return _picture(integrate(denoiser, noise, table, **told))
+        given: dict[str, Any] = dict(told)
+        return _picture(integrate(denoiser, noise, table, **given))
 
 
 class _CategoryGuided:
