@@ -43,11 +43,12 @@ from radiata_decode.model.flow_grids import check_flow
 from radiata_decode.model.identification import correlation_matrix, cosine_matrix, two_way, wins
 from radiata_decode.model.motion_masks import masked_flow
 from radiata_decode.model.permutation import permutation_test
-from radiata_decode.model.score_table import ScoreRow
+from radiata_decode.model.score_table import ScoredRows, ScoreRow
 
 __all__ = [
     "MotionScores",
     "endpoint_errors",
+    "motion_rows",
     "motion_scores",
     "motion_table",
     "skill_interval",
@@ -177,8 +178,60 @@ def motion_table(
     rows: list[ScoreRow] = []
     for name, flow in {**predictions, **known}.items():
         scores = motion_scores(truth, flow, threshold)
-        rows += _rows(name, scores, endpoint_errors(truth, flow), rng, runs, draws, name in known)
+        errors = endpoint_errors(truth, flow)
+        rows += motion_rows(name, scores, errors, rng, runs=runs, draws=draws, control=name in known).rows
     return rows
+
+
+def motion_rows(
+    name: str,
+    scores: MotionScores,
+    errors: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    runs: Sequence[Hashable] | np.ndarray | None = None,
+    draws: int = 1000,
+    control: bool = False,
+) -> ScoredRows:
+    """Rows of the table for one decoder or control; a single film is scored, and not tested.
+
+    Args:
+        name: Whose flow.
+        scores: Of `motion_scores`.
+        errors: EPE of every pairing, of `endpoint_errors`.
+        rng: Of intervals and permutations.
+        runs: Run of each film; permutations stay within.
+        draws: Permutations; twice as many bootstrap draws.
+        control: The flow knows less than a decoder does.
+    """
+    moving = f">= {scores.threshold:g} cells"
+    nan = float("nan")
+    tests = {}
+    if len(scores.epe) > 1 and (runs is None or len(set(runs)) < len(scores.epe)):
+        tests = {
+            "epe": permutation_test(-errors, rng, runs, draws),
+            "flow correlation": permutation_test(scores.correlations, rng, runs, draws),
+            "field cosine": permutation_test(scores.similarity, rng, runs, draws),
+            "flow 2-way": permutation_test(wins(scores.similarity), rng, runs, draws),
+        }
+    measured: list[tuple[str, MeanInterval, float]] = [
+        ("epe", _mean(scores.epe, rng, draws), nan),
+        ("epe skill", skill_interval(scores, rng, draws=2 * draws), 0.0),
+        (f"epe {moving}", _mean(scores.epe_moving, rng, draws), nan),
+        (f"cosine {moving}", _mean(scores.cosine, rng, draws), 0.0),
+        (f"angle {moving}", _mean(scores.angle, rng, draws), 90.0),
+        ("flow correlation", _mean(scores.correlation, rng, draws), 0.0),
+        ("field cosine", _mean(scores.field_cosine, rng, draws), 0.0),
+    ]
+    if len(scores.epe) > 1:
+        measured.append(("flow 2-way", pair_interval(scores.similarity, rng, draws=2 * draws), 0.5))
+    rows = []
+    for metric, value, chance in measured:
+        test = tests.get("epe" if metric == "epe skill" else metric)
+        p = nan if test is None else test.p
+        ends = (value.mean, value.low, value.high, p, chance, value.cases, value.left_out)
+        rows.append(ScoreRow(name, metric, *ends, control))
+    return ScoredRows(rows, tests)
 
 
 def zero_flow_margin(scores: MotionScores, rng: np.random.Generator) -> MeanInterval:
@@ -199,39 +252,6 @@ def skill_interval(
     share = float(ndtr(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 - level) / 2)))  # expanded, as for means
     low, high = np.quantile(values, [share, 1 - share])
     return MeanInterval(float(skill), float(low), float(high), n, n, 0)
-
-
-def _rows(
-    name: str,
-    scores: MotionScores,
-    errors: np.ndarray,
-    rng: np.random.Generator,
-    runs: Sequence[Hashable] | np.ndarray | None,
-    draws: int,
-    control: bool,
-) -> list[ScoreRow]:
-    moving = f">= {scores.threshold:g} cells"
-    nan = float("nan")
-    of_error = permutation_test(-errors, rng, runs, draws).p
-    of_match = permutation_test(scores.correlations, rng, runs, draws).p
-    of_cosine = permutation_test(scores.similarity, rng, runs, draws).p
-    of_wins = permutation_test(wins(scores.similarity), rng, runs, draws).p
-    measured: list[tuple[str, MeanInterval, float, float]] = [
-        ("epe", _mean(scores.epe, rng, draws), of_error, nan),
-        ("epe skill", skill_interval(scores, rng, draws=2 * draws), of_error, 0.0),
-        (f"epe {moving}", _mean(scores.epe_moving, rng, draws), nan, nan),
-        (f"cosine {moving}", _mean(scores.cosine, rng, draws), nan, 0.0),
-        (f"angle {moving}", _mean(scores.angle, rng, draws), nan, 90.0),
-        ("flow correlation", _mean(scores.correlation, rng, draws), of_match, 0.0),
-        ("field cosine", _mean(scores.field_cosine, rng, draws), of_cosine, 0.0),
-        ("flow 2-way", pair_interval(scores.similarity, rng, draws=2 * draws), of_wins, 0.5),
-    ]
-    return [
-        ScoreRow(
-            name, metric, value.mean, value.low, value.high, p, chance, value.cases, value.left_out, control
-        )
-        for metric, value, p, chance in measured
-    ]
 
 
 def _mean(values: np.ndarray, rng: np.random.Generator, draws: int) -> MeanInterval:

@@ -26,9 +26,17 @@ from radiata_decode.model.bootstrap_scores import mean_interval, pair_interval, 
 from radiata_decode.model.extractors import FeatureExtractor, PixelFeatures, extracted
 from radiata_decode.model.identification import correlation_matrix, two_way, wins
 from radiata_decode.model.image_scores import PRESETS, MetricPreset, check_pairs, image_scores
-from radiata_decode.model.permutation import permutation_test
+from radiata_decode.model.permutation import PermutationTest, permutation_test
 
-__all__ = ["PredictionScores", "ScoreRow", "score_differences", "score_predictions", "score_table"]
+__all__ = [
+    "PredictionScores",
+    "ScoreRow",
+    "ScoredRows",
+    "score_differences",
+    "score_predictions",
+    "score_rows",
+    "score_table",
+]
 
 GRID = 64
 
@@ -77,6 +85,19 @@ class PredictionScores:
 
     values: Mapping[str, np.ndarray]
     similarities: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredRows:
+    """Rows of one set of predictions, and the permutations behind their p.
+
+    Attributes:
+        rows: One a metric.
+        tests: Metric → what permuted pairings scored; only of metrics that were tested.
+    """
+
+    rows: list[ScoreRow]
+    tests: Mapping[str, PermutationTest] = field(default_factory=dict)
 
 
 def score_predictions(
@@ -149,8 +170,58 @@ def score_table(
     rows: list[ScoreRow] = []
     for decoder, pictures in {**predictions, **known}.items():
         scores = score_predictions(truth, pictures, extractors, preset, features)
-        rows += _rows(decoder, scores, rng, runs, draws, decoder in known)
+        rows += score_rows(decoder, scores, rng, runs=runs, draws=draws, control=decoder in known).rows
     return rows
+
+
+def score_rows(
+    decoder: str,
+    scores: PredictionScores,
+    rng: np.random.Generator,
+    *,
+    runs: Sequence[Hashable] | np.ndarray | None = None,
+    draws: int = 1000,
+    control: bool = False,
+) -> ScoredRows:
+    """Rows of the table for one set of predictions.
+
+    Args:
+        decoder: Whose.
+        scores: Of `score_predictions`.
+        rng: Of intervals and permutations.
+        runs: Run of each stimulus: permutations stay within it.
+        draws: Of permutations; twice as many of the bootstrap.
+        control: The predictions know less than a decoder does.
+    """
+    rows, tests = [], {}
+    for metric, values in scores.values.items():
+        name, _, kind = metric.rpartition(" ")
+        pair = scores.similarities.get(name if kind in ("2-way", "distance") else "pixels")
+        tested: np.ndarray | None
+        if kind == "2-way" and pair is not None:
+            interval, tested, chance = pair_interval(pair, rng, draws=2 * draws), wins(pair), 0.5
+        else:
+            interval, chance = mean_interval(values, None, rng, draws=2 * draws), float("nan")
+            tested = None if metric.startswith("ssim") else pair
+        p = float("nan")
+        if tested is not None and _permutable(len(values), runs):
+            tests[metric] = permutation_test(tested, rng, runs, draws)
+            p = tests[metric].p
+        rows.append(
+            ScoreRow(
+                decoder,
+                metric,
+                interval.mean,
+                interval.low,
+                interval.high,
+                p,
+                chance,
+                interval.cases,
+                interval.left_out,
+                control,
+            )
+        )
+    return ScoredRows(rows, tests)
 
 
 def score_differences(
@@ -166,44 +237,6 @@ def score_differences(
 
 def _pixels(truth: Tensor) -> PixelFeatures:
     return PixelFeatures(min(GRID, int(min(truth.shape[2:]))))
-
-
-def _rows(
-    decoder: str,
-    scores: PredictionScores,
-    rng: np.random.Generator,
-    runs: Sequence[Hashable] | np.ndarray | None,
-    draws: int,
-    control: bool,
-) -> list[ScoreRow]:
-    rows = []
-    for metric, values in scores.values.items():
-        name, _, kind = metric.rpartition(" ")
-        pair = scores.similarities.get(name if kind in ("2-way", "distance") else "pixels")
-        tested: np.ndarray | None
-        if kind == "2-way" and pair is not None:
-            interval, tested, chance = pair_interval(pair, rng, draws=2 * draws), wins(pair), 0.5
-        else:
-            interval, chance = mean_interval(values, None, rng, draws=2 * draws), float("nan")
-            tested = None if metric.startswith("ssim") else pair
-        p = float("nan")
-        if tested is not None and _permutable(len(values), runs):
-            p = permutation_test(tested, rng, runs, draws).p
-        rows.append(
-            ScoreRow(
-                decoder,
-                metric,
-                interval.mean,
-                interval.low,
-                interval.high,
-                p,
-                chance,
-                interval.cases,
-                interval.left_out,
-                control,
-            )
-        )
-    return rows
 
 
 def _permutable(count: int, runs: Sequence[Hashable] | np.ndarray | None) -> bool:
