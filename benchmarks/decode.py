@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/decode.py [--only ridge image motion haxby] [--seeds 3] [--quick] [--json FILE]
 
 ridge    the shared ridge beside scikit-learn's in a loop (`decode_ridge.py`)
-image    a simulated cortex that looks at crops of real photographs (`decode_image.py`)
+image    a simulated cortex that looks at crops of real photographs (`decode_image.py`), and at
+         photographs that it never saw (`decode_scenes.py`)
 motion   a simulated cortex with MT that watches moved photographs (`decode_motion.py`)
 haxby    real BOLD, one slice: eight categories by block, each of twelve runs held out once
 
@@ -23,6 +24,7 @@ import torch
 from decode_image import image_section
 from decode_motion import motion_section
 from decode_ridge import ridge_section
+from decode_scenes import scenes_section
 from radiata_decode.experiment.category_decoding import decode_blocks
 
 KEYS = (
@@ -61,7 +63,7 @@ def main() -> None:
     seeds, quick = 1 if arguments.quick else arguments.seeds, arguments.quick
     sections: dict[str, Callable[[], dict[str, Any]]] = {
         "ridge": lambda: ridge_section(quick=quick),
-        "image": lambda: image_section(seeds=seeds, quick=quick),
+        "image": lambda: image_section(seeds=seeds, quick=quick) | scenes_section(seeds=seeds, quick=quick),
         "motion": lambda: motion_section(seeds=seeds, quick=quick),
         "haxby": lambda: haxby_section(quick=quick),
     }
