@@ -37,7 +37,7 @@ def run(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decoded(subject: Subject, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Decoded:
     """All test films."""
     out = tmp_path_factory.mktemp("motion-decoded") / "out"
-    Decode(subject.folder, run, out).run()
+    Decode(subject.folder, run, out, batch_size=8).run()
     return read_decoded(out)
 
 
