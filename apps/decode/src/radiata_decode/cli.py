@@ -7,6 +7,7 @@ from radiata_core import commands
 from radiata_decode.experiment.decode import Decode
 from radiata_decode.experiment.demo import Demo
 from radiata_decode.experiment.encode import Encode
+from radiata_decode.experiment.evaluate import Evaluate
 from radiata_decode.experiment.prepare import Prepare
 from radiata_decode.experiment.synthesize import Synthesize
 from radiata_decode.experiment.train import Train
@@ -21,6 +22,7 @@ VERBS: dict[str, type] = {
     "decode": Decode,
     "encode": Encode,
     "synthesize": Synthesize,
+    "evaluate": Evaluate,
     "demo": Demo,
 }
 

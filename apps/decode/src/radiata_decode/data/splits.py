@@ -28,6 +28,8 @@ __all__ = [
     "validation_from",
 ]
 
+BLOCK = 512  # stimuli at a time: products with 9000 others are 18 MB
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -195,15 +197,22 @@ def overlap(
         values = values - values.mean(1, keepdims=True)
         values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
         a, b = (values[[place[name] for name in sorted(side)]] for side in (train, test))
-        nearest = float(np.mean([(a @ row).max() for row in b]))
-        within = float(np.mean([_nearest_other(a, row) for row in range(len(a))]))
+        nearest = float(np.mean(_nearest(a, b)))
+        within = float(np.mean(_nearest(a, None)))
     return Overlap(len(train), len(test), len(train & test), found, nearest, within)
 
 
-def _nearest_other(values: np.ndarray, row: int) -> float:
-    similar = values @ values[row]
-    similar[row] = -np.inf
-    return float(similar.max())
+def _nearest(known: np.ndarray, others: np.ndarray | None) -> np.ndarray:
+    """Highest product of each of `others` with a row of `known`; None: of each known one with another, block by block."""
+    found = []
+    rows = known if others is None else others
+    for start in range(0, len(rows), BLOCK):
+        similar = rows[start : start + BLOCK] @ known.T
+        if others is None:
+            own = np.arange(len(similar))
+            similar[own, start + own] = -np.inf
+        found.append(similar.max(1))
+    return np.concatenate(found)
 
 
 def _checked(trials: pd.DataFrame, test: np.ndarray, what: str) -> np.ndarray:
