@@ -15,14 +15,19 @@ def test_volume_of_a_stretch_is_the_lagged_one() -> None:
 
 @pytest.mark.parametrize("lag", [0.0, 3.9, 6.0])
 def test_no_window_answers_another_scene(lag: float) -> None:
-    """Each volume, moved back by the lag, lies in the scene of its stretch; every stretch for which that is possible is kept."""
+    """Volumes, moved back by the lag, lie in the scene of their stretch; each stretch for which they can is kept."""
     cuts, offsets, shift = [7, 15, 16], (-2, -1, 0, 1, 2), round(lag / 1.5)
     found = lag_windows(30, 1.5, lag_s=lag, offsets=offsets, cuts=cuts)
     scene = np.array([sum(c <= t for c in cuts) for t in range(30)])
     possible = []
     for i in range(30):
         answered = [i + o for o in offsets]
-        if min(answered) >= 0 and max(answered) + shift < 30 and max(answered) < 30 and len({scene[t] for t in answered}) == 1:
+        if (
+            min(answered) >= 0
+            and max(answered) + shift < 30
+            and max(answered) < 30
+            and len({scene[t] for t in answered}) == 1
+        ):
             possible.append(i)
     assert found.stretches.tolist() == possible
     assert (found.volumes == found.stretches[:, None] + shift + np.array(offsets)).all()

@@ -18,7 +18,12 @@ def run(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, l
     onsets = np.sort(rng.uniform(0, 155, 24))
     x = trial_regressors(onsets, np.full(24, 2.0), TIMES)
     n = nuisances(TIMES, rng.normal(size=(len(TIMES), 4)))
-    series = 100 + x @ rng.normal(2, 1, (24, 7)) + rng.normal(size=(len(TIMES), 7)) + n[:, :3] @ rng.normal(size=(3, 7))
+    series = (
+        100
+        + x @ rng.normal(2, 1, (24, 7))
+        + rng.normal(size=(len(TIMES), 7))
+        + n[:, :3] @ rng.normal(size=(3, 7))
+    )
     return series, x, n, [f"c{k % 3}" for k in range(24)]
 
 
@@ -59,7 +64,9 @@ def test_ridge_is_the_closed_form_and_goes_to_all(run) -> None:
     clean, y = x - q @ (q.T @ x), series - q @ (q.T @ series)
     gram = clean.T @ clean
     expected = np.linalg.solve(gram + 0.3 * np.trace(gram) / len(gram) * np.eye(len(gram)), clean.T @ y)
-    np.testing.assert_allclose(trial_betas(series, x, n, "ridge", shrinkage=0.3).betas, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        trial_betas(series, x, n, "ridge", shrinkage=0.3).betas, expected, rtol=1e-5, atol=1e-5
+    )
     near = trial_betas(series, x, n, "ridge", shrinkage=1e-9).betas
     np.testing.assert_allclose(near, trial_betas(series, x, n, "all").betas, atol=1e-3)
 
@@ -76,8 +83,12 @@ def test_regressors_and_nuisances_are_nilearns(rng: np.random.Generator) -> None
     ours = trial_regressors(onsets, np.full(3, 3.0), TIMES, "spm")
     np.testing.assert_allclose(ours, design[["a", "b", "c"]], atol=1e-10)
     series = rng.normal(size=(len(TIMES), 3))
-    theirs = np.linalg.lstsq(design.to_numpy(), series, rcond=None)[0][[list(design.columns).index(c) for c in "abc"]]
-    np.testing.assert_allclose(trial_betas(series, ours, nuisances(TIMES, confounds), "all").betas, theirs, atol=1e-6)
+    theirs = np.linalg.lstsq(design.to_numpy(), series, rcond=None)[0][
+        [list(design.columns).index(c) for c in "abc"]
+    ]
+    np.testing.assert_allclose(
+        trial_betas(series, ours, nuisances(TIMES, confounds), "all").betas, theirs, atol=1e-6
+    )
 
 
 def test_noise_free_responses_come_back(rng: np.random.Generator) -> None:
@@ -123,7 +134,7 @@ def test_bad_input(run, change: dict, words: str) -> None:
 def test_trials_that_cannot_be_told_apart(run) -> None:
     series, x, n, _ = run
     twins = np.column_stack([x, x[:, 3]])
-    with pytest.raises(InputError, match="told apart"):
+    with pytest.raises(InputError, match=r"told apart"):
         trial_betas(series, twins, n, "all")
     with pytest.raises(InputError, match=re.escape("got trial 1 at 500 s, which it does not see")):
         trial_regressors(np.array([0.0, 500.0]), np.ones(2), TIMES)

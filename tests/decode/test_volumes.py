@@ -74,24 +74,24 @@ def test_a_mask_of_minus_one_is_outside(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said(tmp_path: Path, volume: np.ndarray, inside: np.ndarray) -> None:
     file = tmp_path / "x.nii.gz"
     nibabel.save(nibabel.Nifti1Image(volume, AFFINE), file)
-    with pytest.raises(InputError, match="on the grid of the mask, 5×6×3; got 5×6×4"):
+    with pytest.raises(InputError, match=r"on the grid of the mask, 5×6×3; got 5×6×4"):
         masked_series(file, inside[:, :, :3])
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cut short or damaged"):
+    with pytest.raises(InputError, match=r"cut short or damaged"):
         masked_series(file, inside)
     plain = gzip.decompress(whole)
     (tmp_path / "short.nii").write_bytes(plain[:-100])
-    with pytest.raises(InputError, match="it ends in volume 9 of 9"):
+    with pytest.raises(InputError, match=r"it ends in volume 9 of 9"):
         masked_series(tmp_path / "short.nii", inside)
     file.write_bytes(b"")
     for read in (read_mask, lambda path: volume_values(path, "a mask")):
-        with pytest.raises(InputError, match="cannot be read"):
+        with pytest.raises(InputError, match=r"cannot be read"):
             read(file)
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3), np.int16), AFFINE), tmp_path / "none.nii.gz")
-    with pytest.raises(InputError, match="voxels above 0; got none"):
+    with pytest.raises(InputError, match=r"voxels above 0; got none"):
         read_mask(tmp_path / "none.nii.gz")
     with h5py.File(tmp_path / "x.hdf5", "w") as stored:
         stored["other"] = volume
-    with pytest.raises(InputError, match="betas"):
+    with pytest.raises(InputError, match=r"betas"):
         hdf5_series(tmp_path / "x.hdf5", "betas", inside, "betas")

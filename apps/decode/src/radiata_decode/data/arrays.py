@@ -53,7 +53,7 @@ def _arrays_of(path: Path) -> dict[str, tuple[int, ...]]:
     import h5py
 
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as opened:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as opened:
             return {name: opened[name].shape for name in opened.files if opened[name].ndim == 2}
     if _is_hdf5(path):
         found: dict[str, tuple[int, ...]] = {}
@@ -105,7 +105,7 @@ def open_rows(path: Path, key: str | None = None) -> tuple[str | None, tuple[int
             found = _arrays_of(path)
         except Exception as error:  # zip, HDF5 and MATLAB files break in ways of their own
             raise InputError(
-                f"expected arrays in {path}; it cannot be read ({' '.join(str(error).split())[:120]}). Save it again."
+                f"expected arrays in {path}; got what cannot be read ({' '.join(str(error).split())[:120]}). Save it again."
             ) from None
         if key is None and len(found) != 1:
             raise InputError(
@@ -151,7 +151,7 @@ def read_rows(path: Path, key: str | None, start: int, stop: int) -> np.ndarray:
                 stored[:, start:stop].T if path.suffix == ".mat" else stored[start:stop], np.float32
             )
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             return np.asarray(archive[key][start:stop], np.float32)
     from scipy.io import loadmat
 

@@ -317,8 +317,9 @@ def read_confounds(run: BidsRun, strategy: Sequence[str]) -> tuple[np.ndarray | 
 
     Args:
         run: Which.
-        strategy: Words of nilearn's `load_confounds`: motion, wm_csf, high_pass, compcor, global_signal, scrub,
-            non_steady_state; empty: none.
+        strategy: Words of nilearn's `load_confounds`: motion (six parameters; motion-derivatives: with their derivatives;
+            motion-full: and their squares, 24), wm_csf, high_pass, compcor, global_signal, scrub; empty: none. Volumes
+            before the steady state are always left out.
 
     Raises:
         InputError: a strategy that the table cannot serve, or no table.
@@ -328,11 +329,11 @@ def read_confounds(run: BidsRun, strategy: Sequence[str]) -> tuple[np.ndarray | 
         return None, volumes
     from nilearn.interfaces.fmriprep import load_confounds
 
-    file = [str(path) for path in run.files] if len(run.files) == 2 else str(run.files[0])
+    words = [word.split("-")[0] for word in strategy if word != "non_steady_state"]
+    detail = next((word.partition("-")[2] for word in strategy if word.startswith("motion")), "") or "basic"
+    file = [[str(path) for path in run.files]] if len(run.files) == 2 else str(run.files[0])
     try:
-        table, kept = load_confounds(
-            [file] if isinstance(file, list) else file, strategy=tuple(strategy), demean=False
-        )
+        table, kept = load_confounds(file, strategy=tuple(words), motion=detail, demean=False)
     except Exception as error:  # nilearn's own errors for missing tables, columns and files
         raise InputError(
             f"expected confounds for {', '.join(strategy)} beside {run.files[0]}; got {' '.join(str(error).split())[:160]}. "

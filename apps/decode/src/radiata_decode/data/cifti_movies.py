@@ -103,7 +103,8 @@ def _open(path: Path) -> Any:
         image = nibabel.load(path)
     except Exception as error:  # each format of nibabel has its own
         raise InputError(
-            f"expected a CIFTI series in {path}; it cannot be read ({' '.join(str(error).split())[:120]}). Copy it again."
+            f"expected a CIFTI series in {path}; got what cannot be read "
+            f"({' '.join(str(error).split())[:120]}). Copy it again."
         ) from None
     if len(getattr(image, "shape", ())) != 2:
         raise InputError(
@@ -270,6 +271,7 @@ def read_movies(
     about: dict[str, Any] = {
         "dataset": "dynamic natural vision (CC2017)",
         "repetition_time_s": REPETITION_S,
+        "zscore": "run: a polynomial of order 4 removed, then divided by the run's standard deviation",
         "lag_s": lag_s,
     }
     if alpha is not None:

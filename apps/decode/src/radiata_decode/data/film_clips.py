@@ -80,7 +80,9 @@ class FilmClips:
         film = opened[file]
         rate = film.get(cv2.CAP_PROP_FPS)
         if not film.isOpened() or not rate > 0:
-            raise InputError(f"expected a film in {file}; it cannot be read. Convert it to MP4 (H.264).")
+            raise InputError(
+                f"expected a film in {file}; got what cannot be read. Convert it to MP4 (H.264)."
+            )
         times = start + (np.arange(self.frames) + 0.5) * self.length_s / self.frames
         pictures = []
         for number in np.floor(times * rate + 1e-6).astype(int):
@@ -89,7 +91,7 @@ class FilmClips:
             there, picture = film.read()
             if not there:
                 raise InputError(
-                    f"expected a picture at {number / rate:.2f} s of {file}; the film is shorter, or "
+                    f"expected a picture at {number / rate:.2f} s of {file}; got a film that is shorter, or "
                     "damaged. Is it the right one?"
                 )
             pictures.append(np.ascontiguousarray(picture[:, :, ::-1]))

@@ -257,7 +257,7 @@ def read_haxby(
     values, table = block_trials(detrended(runs.series, runs.run, order), runs, lag_s, average)
     about = {
         "repetition_time_s": runs.repetition_time_s,
-        "detrending": f"polynomial of order {order} in each run, then its standard deviation",
+        "zscore": f"run: a polynomial of order {order} removed, then divided by the run's standard deviation",
         "lag_s": lag_s,
         "categories": sorted(set(table["category"])),
     }

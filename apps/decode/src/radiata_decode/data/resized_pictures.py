@@ -78,7 +78,7 @@ class ResizedRows:
                 )
         except (OSError, KeyError, ValueError) as error:
             raise InputError(
-                f"expected pictures {self.dataset} in {self.file}; they cannot be read ({error}). Copy it again."
+                f"expected pictures {self.dataset} in {self.file}; got what cannot be read ({error}). Copy it again."
             ) from None
         return found[back]
 
@@ -112,7 +112,7 @@ def _read(path: Path) -> np.ndarray:
 
     found = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if found is None:
-        raise InputError(f"expected a picture in {path}; it cannot be read. Replace it.")
+        raise InputError(f"expected a picture in {path}; got what cannot be read. Replace it.")
     return np.ascontiguousarray(found[:, :, ::-1])
 
 

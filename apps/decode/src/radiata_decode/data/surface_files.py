@@ -34,7 +34,7 @@ def _open(path: Path) -> Any:
         return nibabel.load(path)
     except Exception as error:  # each format of nibabel has its own
         raise InputError(
-            f"expected values on a surface in {path}; it cannot be read "
+            f"expected values on a surface in {path}; got what cannot be read "
             f"({' '.join(str(error).split())[:120]}). Copy it again."
         ) from None
 
@@ -50,11 +50,10 @@ def surface_length(path: Path) -> tuple[int, int]:
         if len(shape) != 2:
             raise InputError(f"expected (trial, vertex) in {path}; got {shape}.")
         return int(shape[1]), int(shape[0])
-    image = _open(path)
     if path.name.endswith(".gii"):
-        series = _gifti(image, path)
+        series = _gifti(_open(path), path)
         return series.shape[1], series.shape[0]
-    shape = image.shape
+    shape = _mgh(path)[0]
     return int(np.prod(shape[:3])), int(shape[3]) if len(shape) > 3 else 1
 
 
@@ -66,16 +65,37 @@ def surface_series(path: Path) -> np.ndarray:
     """
     if path.suffix == ".npy":
         return np.asarray(load_array(path), np.float32)
-    image = _open(path)
     if path.name.endswith(".gii"):
-        return _gifti(image, path)
+        return _gifti(_open(path), path)
     vertices, count = surface_length(path)
+    return np.ascontiguousarray(_mgh(path, values=True)[1].reshape(vertices, count, order="F").T, np.float32)
+
+
+def _mgh(path: Path, values: bool = False) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape, and the values if asked for, of an MGH file; nibabel's own reader leaves the file open."""
+    from nibabel.freesurfer.mghformat import MGHHeader
+    from nibabel.openers import ImageOpener
+
+    existing_file(path, "values on a surface")
     try:
-        return np.asarray(image.dataobj, np.float32).reshape(vertices, count, order="F").T
-    except (OSError, EOFError, ValueError) as error:
+        with ImageOpener(str(path), "rb") as stream:
+            header = MGHHeader.from_fileobj(stream)
+            shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
+            if not values:
+                return shape, np.empty(0, np.float32)
+            size = int(np.prod(shape)) * dtype.itemsize
+            stream.seek(header.get_data_offset())
+            content = stream.read(size)
+    except Exception as error:  # a broken header raises what its bytes happen to mean
         raise InputError(
-            f"expected {vertices} vertices × {count} times in {path}; got a file that is cut short ({error}). Copy it again."
+            f"expected values on a surface in {path}; got what cannot be read ({' '.join(str(error).split())[:120]}). "
+            "Copy it again."
         ) from None
+    if len(content) < size:
+        raise InputError(
+            f"expected {size} bytes of values in {path}; got {len(content)}. It is cut short: copy it again."
+        )
+    return shape, np.frombuffer(content, dtype)
 
 
 def surface_values(path: Path, vertices: int) -> np.ndarray:
@@ -123,10 +143,16 @@ def load_array(path: Path, lazy: bool = False) -> np.ndarray:
     """
     existing_file(path, "an array")
     try:
-        found = np.load(path, mmap_mode="r" if lazy else None, allow_pickle=False)
+        with path.open("rb") as stream:  # numpy's own `load` leaves a broken file open
+            if stream.read(6) != b"\x93NUMPY":
+                raise ValueError("it does not begin as a .npy file does")
+            stream.seek(0)
+            found = None if lazy else np.lib.format.read_array(stream, allow_pickle=False)
+        if found is None:
+            found = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(
-            f"expected an array of numbers in {path}; it cannot be read "
+            f"expected an array of numbers in {path}; got what cannot be read "
             f"({' '.join(str(error).split())[:120]}). Save it again."
         ) from None
     if not isinstance(found, np.ndarray) or not np.issubdtype(found.dtype, np.number):

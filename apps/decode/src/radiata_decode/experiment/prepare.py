@@ -36,7 +36,6 @@ _SPLIT = (
     "clusters",
     "validation_share",
     "repeats",
-    "zscore",
     "half",
 )
 _PICTURES = ("images", "image_size")
@@ -56,7 +55,6 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "simulate-motion": ("train_stimuli", "test_count", "showings", "voxel_count"),
 }  # fmt: skip
 """Layout → the options that it reads, beside those of all."""
-_RULES = ("none", "train", "session")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ class Prepare:
     hrf: str = "glover"
     """Of from-bids: haemodynamic response, glover or spm."""
     confounds: tuple[str, ...] = ("motion", "wm_csf")
-    """Of from-bids: words of nilearn's load_confounds; none for none."""
+    """Of from-bids: words of nilearn's load_confounds (motion-full: with derivatives and squares); none for none."""
     high_pass: float = 0.01
     """Of from-bids: slowest drift that is kept, in Hz; not used with the confound high_pass."""
     shrinkage: float = 0.1
@@ -164,8 +162,6 @@ class Prepare:
     """Hold out whole clusters of the pictures, of so many, until the test has its share."""
     validation_share: float = 0.0
     """Share of the training stimuli for validation."""
-    zscore: str = "session"
-    """Rule that training will standardise by: none, train or session; statistics never come from the test."""
     half: bool = False
     """Store responses in float16."""
     train_stimuli: int = 1000
@@ -219,8 +215,6 @@ class Prepare:
             raise InputError(
                 f"expected a new folder; got {self.out}, which exists. Choose another --out, or pass --overwrite."
             )
-        if self.zscore not in _RULES:
-            raise InputError(f"expected --zscore {', '.join(_RULES)}; got {self.zscore}.")
         if self.source is None and self.layout in (
             "from-nsd",
             "from-bids",
@@ -252,6 +246,7 @@ class Prepare:
         from radiata_core.runs import Progress
         from radiata_decode.data.subject import SubjectWriter
 
+        stimuli = self._stimuli(reading, plan)
         options = asdict(self) | {"overwrite": None, "out": None, "dry_run": None, "files": _stamps(reading)}
         dtype = "float16" if self.half else "float32"
         writer = SubjectWriter(self.out, options, dtype=dtype, overwrite=self.overwrite)
@@ -264,7 +259,6 @@ class Prepare:
                         continue
                     writer.append(part.name, part.read()[kept], trials)
                     bar.update()
-            stimuli = self._stimuli(reading, plan)
             subject = writer.finish(_voxels(reading), self._manifest(reading, plan), stimuli)
         except InputError:
             if not writer.done:  # nothing to go on from
@@ -292,7 +286,7 @@ class Prepare:
         return {
             "source": str(self.source.name if self.source else "example"),
             "layout": self.layout,
-            "zscore": self.zscore,
+            "zscore": "none: as measured; training standardises, with statistics of training trials alone",
             **reading.about,
             "split_rule": plan.rule,
             "trials_left_out": plan.left_out,
