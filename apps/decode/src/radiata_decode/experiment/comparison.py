@@ -156,16 +156,16 @@ def _check_stimuli(file: Path, found: Decoded, subject: Subject) -> None:
         )
     if found.split not in SPLITS:
         raise InputError(
-            f"expected decoded {', '.join(SPLITS)} stimuli in {file}; got pictures of {found.split or 'nothing known'}. There "
-            "is nothing to compare them with."
+            f"expected decoded {', '.join(SPLITS)} stimuli in {file}; got pictures of {found.split or 'nothing known'}. "
+            "There is nothing to compare them with."
         )
     part = subject.trials[subject.trials["split"] == found.split]
     known = set(part["stimulus"].astype(str))
     missing = [name for name in found.stimulus if name not in known]
     if missing:
         raise InputError(
-            f"expected {found.split or 'decoded'} stimuli of {subject.folder}; got {missing[0]} in {file}, {len(missing)} of "
-            f"{len(found.stimulus)} that are none. Pass the subject it was decoded from."
+            f"expected {found.split or 'decoded'} stimuli of {subject.folder}; got {missing[0]} in {file}, {len(missing)} "
+            f"of {len(found.stimulus)} that are none. Pass the subject it was decoded from."
         )
 
 

@@ -109,12 +109,13 @@ class Evaluate:
         wanted, shapes = ("flow" if "flow" in arrays else "images"), comparison.stimuli().shapes
         if wanted not in arrays:
             raise InputError(
-                f"expected pictures, flow or categories in {self.decoded}; got {', '.join(arrays)}. Decode with another generator."
+                f"expected pictures, flow or categories in {self.decoded}; got {', '.join(arrays)}. Decode with another "
+                "generator."
             )
         if wanted not in shapes and not (wanted == "flow" and "movies" in shapes):
             raise InputError(
-                f"expected {wanted} among the stimuli of {self.subject}, to compare with; got {', '.join(shapes)}. Prepare the "
-                "subject with what was shown."
+                f"expected {wanted} among the stimuli of {self.subject}, to compare with; got {', '.join(shapes)}. "
+                "Prepare the subject with what was shown."
             )
 
     def _sources(self, comparison: "Comparison") -> dict[str, str]:

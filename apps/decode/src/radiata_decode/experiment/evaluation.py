@@ -43,6 +43,7 @@ DECODER = "decoder"
 """Name of what is judged, in every table."""
 SCORES = "scores.json"
 DISCLAIMER = "Reconstructions are model outputs, not photographs of thoughts; not for clinical use."
+_CONTROL = " (control)"
 _LOWER = ("distance", "epe", "angle", "log loss")
 
 
@@ -146,18 +147,26 @@ def lower_is_better(metric: str) -> bool:
 
 
 def printed(rows: Sequence[ScoreRow], notes: Sequence[str]) -> str:
-    """The table as text: a line a decoder and metric."""
+    """The table as text: means of all side by side, then the decoder's with intervals and p."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
     lines = [f"note: {note}" for note in notes]
-    width = max(len(row.decoder) for row in rows)
-    wide = max(len(row.metric) for row in rows)
-    for row in rows:
-        ends = "" if np.isnan(row.low) else f"  [{row.low:.3f}, {row.high:.3f}]"
-        p = "" if np.isnan(row.p) else f"  p = {row.p:.3g}"
-        out = f"  ({row.left_out} left out)" if row.left_out else ""
-        kind = "control" if row.control else ""
-        lines.append(
-            f"{row.decoder:<{width}}  {row.metric:<{wide}}  {row.mean:7.3f}{ends}{p}{out}  {kind}".rstrip()
-        )
+    width = max(len(row.decoder) + len(_CONTROL) * row.control for row in rows)
+    columns = [max(7, len(metric)) for metric in metrics]
+    head = "  ".join(f"{metric:>{size}}" for metric, size in zip(metrics, columns, strict=True))
+    lines.append(f"{'':<{width}}  {head}")
+    for name in dict.fromkeys(row.decoder for row in rows):
+        found = {row.metric: row for row in rows if row.decoder == name}
+        label = name + _CONTROL * next(iter(found.values())).control
+        cells = [
+            f"{found[metric].mean:>{size}.3f}" if metric in found else " " * size
+            for metric, size in zip(metrics, columns, strict=True)
+        ]
+        lines.append(f"{label:<{width}}  {'  '.join(cells)}".rstrip())
+    for row in (row for row in rows if row.decoder == DECODER):
+        ends = "" if np.isnan(row.low) else f" [{row.low:.3f}, {row.high:.3f}]"
+        p = "" if np.isnan(row.p) else f", p = {row.p:.3g}"
+        out = f", {row.left_out} left out" if row.left_out else ""
+        lines.append(f"{row.metric}: {row.mean:.3f}{ends}{p}{out}")
     return "\n".join(lines)
 
 

@@ -117,5 +117,7 @@ def flow_gallery(
     key.set_title(f"edge: {largest:.2f}\ncells a frame", fontsize=7)
     said = "simulated responses; " if synthetic else ""
     beside = "" if values is None else f"; beside the rows: {value_name}"
-    figure.suptitle(f"{said}model outputs, not recordings of thoughts{beside}", fontsize=7)
+    figure.suptitle(
+        f"{said}model outputs, not recordings of thoughts; not for clinical use{beside}", fontsize=7
+    )
     return figure

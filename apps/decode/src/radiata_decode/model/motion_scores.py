@@ -141,8 +141,9 @@ def motion_scores(
 
 def endpoint_errors(truth: Tensor, predicted: Tensor) -> np.ndarray:
     """EPE of every pairing, (true, decoded) float64: what permutations of the pairing would score."""
-    w, p = (part.float().movedim(2, -1).flatten(1, 3).cpu() for part in (truth, predicted))
-    rows = [(p - one).norm(dim=-1).mean(1) for one in w]
+    w, p = (part.float().movedim(2, 0).flatten(2).cpu() for part in (truth, predicted))
+    # The norm of an axis of two takes ten times as long.
+    rows = [(p - w[:, row, None]).square().sum(0).sqrt().mean(1) for row in range(w.shape[1])]
     return torch.stack(rows).double().numpy()
 
 
