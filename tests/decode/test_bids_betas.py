@@ -119,6 +119,22 @@ def test_confounds_are_nilearns_and_dropped_volumes_are_left_out(tree) -> None:
     assert read_series(found.runs[0], found.inside).shape == (VOLUMES, inside.sum())
 
 
+def test_volumes_before_the_steady_state_do_not_touch_the_betas(tree, tmp_path: Path) -> None:
+    root, _, truth, _ = tree
+    for run in (1, 2):
+        table = root / FUNC / f"sub-01_task-x_run-{run}_desc-confounds_timeseries.tsv"
+        marked = pd.read_csv(table, sep="\t").assign(non_steady_state_outlier00=[1] + [0] * (VOLUMES - 1))
+        marked.to_csv(table, sep="\t", index=False)
+        bold = root / FUNC / f"sub-01_task-x_run-{run}_space-T1w_desc-preproc_bold.nii.gz"
+        image = nibabel.load(bold)
+        values = image.get_fdata().astype(np.float32)
+        values[..., 0] += 5000
+        nibabel.save(nibabel.Nifti1Image(values, image.affine, image.header), bold)
+    more = {"subject": "01", "estimator": "all", "confounds": ("motion",), "test_share": 0.0}
+    Prepare("from-bids", tmp_path / "out", root / "derivatives/fmriprep", **more).run()
+    np.testing.assert_allclose(read_subject(tmp_path / "out").responses(), truth, atol=0.02)
+
+
 def test_surfaces(tree, rng: np.random.Generator) -> None:
     """Both hemispheres of a GIFTI series, the same events."""
     root = tree[0]

@@ -8,7 +8,7 @@ import pytest
 
 from radiata_core.errors import InputError
 from radiata_decode.data.subject import write_subject
-from radiata_decode.experiment.category_decoding import decode_blocks, decode_subject
+from radiata_decode.experiment.category_decoding import decode_blocks, decode_positions, decode_subject
 from radiata_decode.experiment.prepare import Prepare
 
 
@@ -19,6 +19,12 @@ def test_blocks_of_the_shipped_slice_are_told_apart() -> None:
     assert found.p == 0.05 and found.null.max() < 0.4
     assert set(found.chosen) == set(range(1, 13)) and found.interval[0] < found.accuracy < found.interval[1]
     assert found.confusion.sum() == 96
+
+
+def test_a_blocks_place_in_its_run_explains_little_of_it() -> None:
+    """Golden: .271. Above chance, so it belongs beside the accuracy; far below it."""
+    found = decode_positions(permutations=0)
+    assert found.accuracy == pytest.approx(0.271, abs=0.02) and found.chance == 0.125
 
 
 def test_a_prepared_subject_is_decoded_as_it_is(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@
 The lag is chosen within the training runs, with the ridge parameter; so is the order of the polynomial where several
 are given. A subject folder (`prepare from-haxby`) is decoded as it is, with its one lag. What the classifier says
 becomes the category condition of a generator (`CategoryDecoding.probability`).
+
+Blocks of a run come in some order, and slow drifts tell early from late ones. `decode_positions` is the control: what a
+classifier that knows nothing but a block's place in its run would score.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from radiata_decode.data.subject import Subject
     from radiata_decode.model.category_decoder import CategoryDecoding
 
-__all__ = ["LAGS_S", "decode_blocks", "decode_subject"]
+__all__ = ["LAGS_S", "decode_blocks", "decode_positions", "decode_subject"]
 
 LAGS_S = (0.0, 2.5, 5.0, 7.5)
 
@@ -67,6 +70,26 @@ def decode_blocks(
     return decode_categories(
         candidates, tables[0]["category"].tolist(), tables[0]["run"].to_numpy(), np.random.default_rng(seed),
         permutations=permutations, callback=callback,
+    )  # fmt: skip
+
+
+def decode_positions(
+    folder: Path | None = None, *, permutations: int = 1000, seed: int = 0
+) -> "CategoryDecoding":
+    """The control: the same decoder given each block's place in its run in place of its responses.
+
+    Raises:
+        InputError: see `decode_blocks`.
+    """
+    from radiata_decode.data.haxby import block_trials, read_category_runs, shipped_example
+    from radiata_decode.model.category_decoder import decode_categories
+
+    runs = read_category_runs(folder or shipped_example())
+    table = block_trials(runs.series, runs, 0.0)[1]
+    place = table.groupby("run").cumcount().to_numpy()
+    return decode_categories(
+        {"place in the run": np.eye(int(place.max()) + 1)[place]}, table["category"].tolist(), table["run"].to_numpy(),
+        np.random.default_rng(seed), permutations=permutations,
     )  # fmt: skip
 
 
