@@ -9,6 +9,7 @@ from radiata_decode.experiment.demo import Demo
 from radiata_decode.experiment.encode import Encode
 from radiata_decode.experiment.evaluate import Evaluate
 from radiata_decode.experiment.prepare import Prepare
+from radiata_decode.experiment.report import Report
 from radiata_decode.experiment.synthesize import Synthesize
 from radiata_decode.experiment.train import Train
 
@@ -23,6 +24,7 @@ VERBS: dict[str, type] = {
     "encode": Encode,
     "synthesize": Synthesize,
     "evaluate": Evaluate,
+    "report": Report,
     "demo": Demo,
 }
 
