@@ -1,6 +1,6 @@
 """The outcome of an evaluation, and its files: one table of decoders and controls, a value a stimulus, figures.
 
-    scores.tsv         decoder metric mean low high p chance cases left_out control
+    scores.tsv         decoder metric mean low high p chance cases left_out control (0/1)
     scores.json        the same, with differences to each control, the overlap with training, notes, provenance
     per_stimulus.tsv   stimulus decoder metric value
     *.png              galleries and charts, each with its numbers and sources as .json
@@ -86,7 +86,8 @@ class Evaluation:
         """
         from radiata_imaging.plots import save
 
-        write_table(pd.DataFrame([asdict(row) for row in self.rows]), folder / "scores.tsv")
+        table = pd.DataFrame([asdict(row) for row in self.rows])
+        write_table(table.assign(control=table["control"].astype(int)), folder / "scores.tsv")
         write_table(self._per_stimulus(names), folder / "per_stimulus.tsv")
         made = {"GeneratedBy": generated_by(), "Sources": source_list(sources)}
         for name, figure in self.figures.items():

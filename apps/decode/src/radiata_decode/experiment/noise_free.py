@@ -24,7 +24,7 @@ NO_SESSION = -1
 
 def has_signal(comparison: Comparison) -> bool:
     """Whether responses without noise are known."""
-    return comparison.card is not None and (comparison.subject.folder / "signal.h5").is_file()
+    return comparison.card is not None and _signal_file(comparison).is_file()
 
 
 def signal_responses(comparison: Comparison) -> np.ndarray:
@@ -44,7 +44,7 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
         notes: To which is added why there is none.
     """
     if not has_signal(comparison) or comparison.card is None:
-        if comparison.synthetic:
+        if _signal_file(comparison).is_file():
             notes.append("No noise-free ceiling: pass --model, the run that decoded.")
         return {}
     if comparison.card.route != "image":
@@ -74,7 +74,7 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
 def ceiling_flow(comparison: Comparison, stimuli: Stimuli, notes: list[str]) -> Tensor | None:
     """Flow that the model makes of noise-free responses, (n, step, 2, y, x); None where they are not known."""
     if not has_signal(comparison) or comparison.card is None:
-        if comparison.synthetic:
+        if _signal_file(comparison).is_file():
             notes.append("No noise-free ceiling: pass --model, the run that decoded.")
         return None
     from radiata_decode.experiment.motion_stimuli import first_frames
@@ -83,6 +83,10 @@ def ceiling_flow(comparison: Comparison, stimuli: Stimuli, notes: list[str]) -> 
     model = load_motion(comparison.card)
     frames = None if model.options.inputs == "brain" else first_frames(stimuli, comparison.names)
     return model.predict(signal_responses(comparison), frames)
+
+
+def _signal_file(comparison: Comparison) -> Path:
+    return comparison.subject.folder / "signal.h5"
 
 
 def _decoding(comparison: Comparison) -> Any:
