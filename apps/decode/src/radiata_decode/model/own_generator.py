@@ -1,7 +1,7 @@
 """The generator that ships: pictures of 32 x 32 pixels from a ridge prediction and its reliability, or from a category.
 
     condition -> guess and profile (`picture_prior`) -> flow matching, few steps -> draws          a call
-                                                     -> one evaluation at t = 1  -> their mean     `expected`
+                                                     -> evaluations at t = 1     -> their mean     `expected`
 
 The mean of all draws is the best guess in squared error and blurred; one draw is sharp and partly invented. Guidance acts
 on the category alone (Ho and Salimans 2022): the guess is told in both branches.
@@ -32,6 +32,10 @@ __all__ = ["OwnGenerator", "own_generator"]
 
 STEPS = 8
 GUIDANCE = 2.0
+NOISES = 8
+TRUST = 0.5
+"""Chosen, like NOISES, on a simulated subject (seed 10) that no table is about: correlation with the pictures 0.480 for the
+guess, 0.482 for the network's mean, 0.489 for half of each."""
 
 
 class OwnGenerator:
@@ -90,11 +94,22 @@ class OwnGenerator:
 
     @torch.no_grad()
     def expected(self, condition: Condition) -> Tensor:
-        """E[picture | condition], (n, 3, size, size) in [0, 1], by one evaluation: the mean of all draws."""
-        event = (condition.count, 3, self.size, self.size)
-        state = torch.zeros(event, device=self.device)  # at t = 1 it holds nothing, and 0 is its mean
-        mean = self.denoiser(state, torch.ones((), dtype=torch.float64), **self.told(condition))
-        return _picture(mean)
+        """E[picture | condition], (n, 3, size, size) in [0, 1]: what all draws average to, nearest in squared error.
+
+        Mean of the answers at t = 1 to `NOISES` states of noise, the same for every row; of that and the guess, where
+        there is one, `TRUST` to 1 - `TRUST`: the errors of a real decoder are not independent, as the network was taught.
+        """
+        told = self.told(condition)
+        event, last = (3, self.size, self.size), torch.ones((), dtype=torch.float64)
+        total = torch.zeros(condition.count, *event, device=self.device)
+        for noise in noise_of(generators_of(range(NOISES)), event, torch.float32, "cpu"):
+            state = noise.to(self.device).expand(condition.count, -1, -1, -1)
+            total += self.denoiser(state, last, **told)
+        mean = _picture(total / NOISES)
+        if "guess" not in told:
+            return mean
+        known = 1 - TRUST if bool((told["profile"] > 0).any()) else 0.0
+        return torch.lerp(mean, condition.init_image.float().cpu().clamp(0, 1), known)  # type: ignore[union-attr]
 
     @torch.no_grad()
     def __call__(
