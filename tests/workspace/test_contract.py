@@ -75,6 +75,7 @@ SHORT_DEMO = {
     "t1": ("--seeds", "0", "1", "--steps", "2"),
     "latents": ("--trials", "2", "--train-steps", "3", "--passes", "1"),
     "medical": ("--block", "64"),
+    "decode": ("--train", "60", "--test", "8", "--voxels", "100", "--draws", "1", "--permutations", "20"),
 }
 """Options that make a demo as short as its contract allows; an application that is not named runs its whole demo."""
 
