@@ -34,6 +34,8 @@ from radiata_decode.experiment.stimulus_overlap import group_scores, measured_ov
 from radiata_decode.model.controls import mean_flow, permuted_brain, retrieved_rows, zero_flow
 from radiata_decode.model.motion_decoder import fit_continuous
 from radiata_decode.model.motion_scores import MotionScores, endpoint_errors, motion_rows, motion_scores
+from radiata_decode.model.permutation import PermutationTest
+from radiata_decode.model.score_table import ScoreRow
 
 if TYPE_CHECKING:
     from radiata_decode.experiment.evaluate import Evaluate
@@ -67,7 +69,9 @@ def evaluate_motion(comparison: Comparison, task: "Evaluate") -> Evaluation:
     if ceiling is not None:
         flows[CEILING] = ceiling
     runs = comparison.runs if len(truth) > 1 else None
-    rows, tests, values = [], {}, {}
+    rows: list[ScoreRow] = []
+    tests: dict[str, PermutationTest] = {}
+    values: dict[str, dict[str, np.ndarray]] = {}
     with Progress(len(flows), "score", unit="set") as bar:
         for number, (name, flow) in enumerate(flows.items()):
             scores = motion_scores(truth, flow, task.threshold)

@@ -151,7 +151,13 @@ def confusion_figure(
             if counts[row, column]:
                 colour = "black" if shares[row, column] > 0.6 else "white"
                 axes.text(
-                    column, row, int(counts[row, column]), ha="center", va="center", fontsize=7, color=colour
+                    column,
+                    row,
+                    str(int(counts[row, column])),
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=colour,
                 )
     places = range(len(categories))
     axes.set_xticks(places, categories, rotation=45, ha="right", fontsize=7)
