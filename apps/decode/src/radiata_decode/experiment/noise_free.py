@@ -66,9 +66,10 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
         images = draw_pictures(condition, comparison.names, task)["images"]
         return torch.from_numpy(images).movedim(-1, 1).float() / 255
 
-    if task.generator in ("none", "retrieval"):
-        return {CEILING: low_level}
-    return {CEILING: drawn, f"{CEILING}, low level": low_level}
+    plain = {f"{CEILING}, low level": low_level}
+    if task.generator == "retrieval":
+        return plain
+    return {CEILING: low_level} if task.generator == "none" else {CEILING: drawn} | plain
 
 
 def ceiling_flow(comparison: Comparison, stimuli: Stimuli, notes: list[str]) -> Tensor | None:

@@ -79,7 +79,8 @@ class Synthesize:
             made = region_pictures(subject, card, self)
             path = write_decoded(self.out / "decoded.h5", made)
             write_sidecar(
-                path, data, SyntheticData=True, Regions=made.stimulus, Generator=self.generator, Seed=self.seed,
+                path, data, SyntheticData=True, SimulatedSubject=bool(card.facts.get("synthetic", False)),
+                Regions=made.stimulus, Generator=self.generator, Seed=self.seed,
                 Description="pictures of regions made by a decoder's weights; outputs of a model, not for clinical use",
             )  # fmt: skip
         print(f"{len(made.stimulus)} regions in {self.out}")
