@@ -261,3 +261,14 @@ def test_without_noise_the_decoder_reaches_the_ceiling(
         assert ceiling == pytest.approx(rows.loc[("decoder", metric), "mean"], abs=2e-3)  # of 8 bits
     sources = {one["Name"] for one in read_json(tmp_path / "out" / "scores.json")["Sources"]}
     assert {"subject", "decoded.h5", "model/ridge.safetensors"} <= sources
+
+
+def test_a_decoder_that_only_knows_the_run_is_no_decoder(
+    subject: Subject, tmp_path: Path, undrawn: None
+) -> None:
+    """One picture a run fits the pictures of that run; permuted within runs, it scores exactly the same: p = 1."""
+    names, seen = pictures(subject)
+    means = np.repeat(seen.reshape(2, 6, SIDE, SIDE, 3).mean(1), 6, axis=0).astype(np.uint8)
+    rows = evaluated(subject, Decoded(names, {"images": means}, "image", "test"), tmp_path)
+    assert rows.loc[("decoder", "pixcorr"), "mean"] > 0.2
+    assert rows.loc[("decoder", "pixcorr"), "p"] == 1
