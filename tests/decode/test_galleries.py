@@ -59,6 +59,8 @@ def test_permuted_errors_are_drawn_as_errors() -> None:
     assert figure.axes[0].lines[0].get_xdata()[0] == pytest.approx(0.3)
     assert figure.axes[1].lines[0].get_xdata()[0] == pytest.approx(0.8)
     assert "2 permutations within runs" in words(figure) and "gabor correlation" in words(figure)
+    same = PermutationTest(0.1, np.array([0.1, np.nextafter(0.1, 1)]), 1.0)  # a decoder of runs
+    assert null_figure({"pixcorr": same}, "within runs").numbers["tests"]["pixcorr"]["p"] == 1
     with pytest.raises(InputError, match="permutation test"):
         null_figure({}, "within runs")
 

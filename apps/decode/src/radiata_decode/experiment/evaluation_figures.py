@@ -106,7 +106,7 @@ def null_figure(
         figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True
     ):
         sign = -1 if name == "epe" else 1  # tested as its negative
-        axes.hist(sign * test.null, bins=30, color=CONTROLS, label="permuted")
+        axes.hist(sign * test.null, bins=_bins(sign * test.null), color=CONTROLS, label="permuted")
         axes.axvline(sign * test.observed, color=DECODES, lw=2, label="decoder")
         measured = name.replace("distance", "correlation")  # what was permuted; the distance is 1 minus it
         axes.set_xlabel(f"{measured}\np = {test.p:.3g}", fontsize=8)
@@ -118,6 +118,14 @@ def null_figure(
     draws = max(len(test.null) for test in shown.values())
     figure.suptitle(f"{simulated}{draws} permutations {within}", fontsize=8)
     return figure
+
+
+def _bins(values: np.ndarray, count: int = 30) -> np.ndarray:
+    """Edges around finite values, apart even where all of them are the same up to rounding."""
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    margin = max(0.02 * (high - low), 1e-3)
+    return np.linspace(low - margin, high + margin, count + 1)
 
 
 def confusion_figure(
