@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PosteriorOptions", "Reconstruction", "fit_picture_posterior", "joined_latents", "reconstruct"]
 
 TRUST = 0.6
-"""Weight of the posterior mean beside the ridge: chosen on two simulated subjects (seeds 50 and 51) that no table is about."""
+"""Weight of the posterior mean beside the ridge: chosen on two simulated subjects (seeds 50, 51) that no table is about."""
 
 
 @dataclass(frozen=True)
