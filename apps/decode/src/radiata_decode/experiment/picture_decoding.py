@@ -9,6 +9,9 @@ encoding model under the law of pictures, is not linear, and inherits the encodi
 the mean of both is nearer than either. A generator that is told this guess adds what pictures look like: its mean, or one
 draw, sharp and partly invented.
 
+It takes pictures: with 1000 of a simulated person the joined guess is nearer by every score, with 400 it is as near as
+the ridge and easier to identify, with 150 it is farther away. With fewer than 400, leave the posterior mean out.
+
 Pictures for the posterior mean are those of training and variants of them (mirrored, recoloured, moved), or more, if there
 are any: nothing but their predicted responses is needed.
 """
