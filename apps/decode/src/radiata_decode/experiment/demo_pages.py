@@ -140,7 +140,7 @@ def category_section(
         blocks.append(
             Image(
                 figure,
-                "Above each: what was shown. The picture shows a category, not the object that was seen.",
+                "Above each: what was shown. Pictures of a category, not of the object seen; hardly to be recognised.",
             )
         )
     blocks.append(
