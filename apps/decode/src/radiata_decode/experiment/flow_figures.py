@@ -4,6 +4,7 @@ Decoded motion is a model's output. Which films are shown is the caller's choice
 worst) and at random, never the best alone: `ranked` does.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -117,7 +118,6 @@ def flow_gallery(
     key.set_title(f"edge: {largest:.2f}\ncells a frame", fontsize=7)
     said = "simulated responses; " if synthetic else ""
     beside = "" if values is None else f"; beside the rows: {value_name}"
-    figure.suptitle(
-        f"{said}model outputs, not recordings of thoughts; not for clinical use{beside}", fontsize=7
-    )
+    told = f"{said}model outputs, not recordings of thoughts; not for clinical use{beside}"
+    figure.suptitle("\n".join(textwrap.wrap(told, max(30, int(size[0] * 15)))), fontsize=7)
     return figure

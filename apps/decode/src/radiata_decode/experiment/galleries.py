@@ -4,6 +4,7 @@ A row is a stimulus, chosen by the decoder's score (`flow_figures.ranked`) and l
 control or the ceiling. Every gallery says that its pictures are a model's, and whether the cortex was simulated.
 """
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -71,7 +72,7 @@ def picture_gallery(
             axes.spines[:].set_visible(False)
         line[0].set_ylabel(f"{label}{score}", fontsize=8, rotation=0, ha="right", va="center")
     for axes, name in zip(grid[0], columns, strict=True):
-        axes.set_title(_two_lines(name), fontsize=8)
+        axes.set_title("\n".join(textwrap.wrap(name, 14)), fontsize=8)
     figure.supxlabel(_wrapped(said(synthetic), size[0]), fontsize=7)
     return figure
 
@@ -108,12 +109,5 @@ def labelled_pictures(
     return figure
 
 
-def _two_lines(name: str) -> str:
-    words = name.split()
-    return name if len(name) < 14 else "\n".join([" ".join(words[:-1]), words[-1]])
-
-
 def _wrapped(text: str, inches: float) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, max(30, int(inches * 17))))
