@@ -15,7 +15,7 @@ from radiata_decode.experiment.image_decoding import seeds_of
 from radiata_decode.experiment.simulating import write_simulated_subject
 from radiata_decode.experiment.synthesize import Synthesize
 from radiata_decode.experiment.train import Train
-from radiata_decode.model.identification import correlation_matrix, wins
+from radiata_decode.model.identification import correlation_matrix, two_way, wins
 from radiata_decode.model.permutation import permutation_test
 from radiata_decode.model.ridge import SharedRidge
 
@@ -146,3 +146,35 @@ def test_embeddings_come_along_in_the_order_of_the_stimuli(place: Path, tmp_path
         ImageDecoder.load(tmp_path / "run").decode(test.responses, lengthen=False).embeddings["colour"][:, 0]
     )
     np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_posterior_mean_comes_along_and_may_be_left_out(tmp_path: Path) -> None:
+    """Without it pictures are those of a model that never learnt it; with it 80 pictures are identified better."""
+    from radiata_decode.data.stimuli import read_stimuli
+
+    subject = tmp_path / "subject"
+    write_simulated_subject(subject, kind="image", train=600, test=80, voxels=600, seed=3)
+    Train((subject,), tmp_path / "plain").run()
+    Train((subject,), tmp_path / "learnt", posterior=True).run()
+    made = {}
+    for name, run, posterior in (
+        ("ridge", "plain", True),
+        ("left out", "learnt", False),
+        ("joined", "learnt", True),
+    ):
+        Decode(subject, tmp_path / run, tmp_path / name, generator="none", posterior=posterior).run()
+        made[name] = read_decoded(tmp_path / name)
+    assert np.array_equal(made["ridge"].arrays["images"], made["left out"].arrays["images"])
+    truth = read_stimuli(subject).images(made["joined"].stimulus).reshape(80, -1).astype(float)
+    similarity = {
+        name: correlation_matrix(truth, d.arrays["images"].reshape(80, -1).astype(float))
+        for name, d in made.items()
+    }
+    gain = two_way(similarity["joined"]) - two_way(similarity["ridge"])
+    assert gain.mean() > 2 * gain.std(ddof=1) / 80**0.5
+
+
+def test_too_few_pictures_for_the_posterior_mean_are_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="400 training pictures or more"):
+        Train((place / "subject",), tmp_path / "run", basis="training", components=20, posterior=True).run()

@@ -51,6 +51,8 @@ class Decode:
     """Samples of the generator a stimulus."""
     show: Literal["mean", "first"] = "mean"
     """The reconstruction: mean of the draws, nearest in squared error, or the first draw, sharp."""
+    posterior: bool = True
+    """image: join the ridge with the posterior mean, if the model has one; --no-posterior is the ridge alone."""
     sharpness: float = 0.0
     """Of the decoder's own picture: 0 is the mean of what is likely, 1 has full variance."""
     strength: float = 0.75

@@ -6,6 +6,7 @@ Each stimulus has its own seeds, from its name: neither the batch nor the order 
 """
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +22,27 @@ from radiata_decode.data.loading import unit_images
 from radiata_decode.data.repeats import Averaged
 from radiata_decode.data.stimuli import read_stimuli
 from radiata_decode.data.subject import Subject
+from radiata_decode.experiment.picture_decoding import joined_latents
 from radiata_decode.experiment.trained_models import ModelCard, standardised
 from radiata_decode.model.conditions import Condition
 from radiata_decode.model.controls import retrieved
 from radiata_decode.model.image_decoder import DecodedLatents, ImageDecoder
 from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.posterior_mean import PosteriorMean
 from radiata_decode.model.ridge import RidgeDecoder
 
 if TYPE_CHECKING:
     from radiata_decode.experiment.decode import Decode
 
-__all__ = ["bytes_of", "decode_categories", "decode_images", "draw_pictures", "responses_of", "seeds_of"]
+__all__ = [
+    "bytes_of",
+    "decode_categories",
+    "decode_images",
+    "draw_pictures",
+    "guessed_latents",
+    "responses_of",
+    "seeds_of",
+]
 
 
 def decode_images(subject: Subject, card: ModelCard, task: "Decode") -> Decoded:
@@ -42,16 +53,45 @@ def decode_images(subject: Subject, card: ModelCard, task: "Decode") -> Decoded:
     """
     found = responses_of(subject, card, task)
     decoder, codec = ImageDecoder.load(card.folder), PcaCodec.load(card.folder / "codec.safetensors")
-    plain = decoder.decode(found.responses)
-    shown = codec.decode(decoder.decode(found.responses, sharpness=task.sharpness).low_level)
-    arrays = {"low_level": bytes_of(shown)}
+    guess = guessed_latents(card, decoder, found.responses, task)
+    arrays = {"low_level": bytes_of(codec.decode(guess.low_level))}
     if task.generator == "none":
         arrays["images"] = arrays["low_level"]
     elif task.generator == "retrieval":
         arrays["images"] = bytes_of(_nearest(subject, card, found))
     else:
-        arrays |= draw_pictures(condition_of(plain, codec), found.stimulus, task)
+        told = (
+            guess
+            if not task.sharpness
+            else guessed_latents(card, decoder, found.responses, task, sharpness=0.0)
+        )
+        arrays |= draw_pictures(condition_of(told, codec), found.stimulus, task)
     return Decoded(found.stimulus, arrays, "image", task.split)
+
+
+def guessed_latents(
+    card: ModelCard,
+    decoder: ImageDecoder,
+    responses: np.ndarray,
+    task: "Decode",
+    sharpness: float | None = None,
+) -> DecodedLatents:
+    """What the decoders say of standardised responses: the ridge, joined with the posterior mean where the model has one.
+
+    Args:
+        card: Of the model.
+        decoder: Its ridge.
+        responses: (n, voxel), of the model's voxels.
+        task: Options; with `posterior` off the ridge alone.
+        sharpness: Of the ridge's part; None: the task's. Generators are told that of 0.
+    """
+    how = task.sharpness if sharpness is None else sharpness
+    found = decoder.decode(responses, sharpness=how)
+    path = card.folder / "posterior.safetensors"
+    if not task.posterior or not path.is_file():
+        return found
+    learnt = PosteriorMean.load(path).predict(responses)
+    return replace(found, low_level=joined_latents(found.low_level, learnt))
 
 
 def responses_of(subject: Subject, card: ModelCard, task: "Decode") -> Averaged:

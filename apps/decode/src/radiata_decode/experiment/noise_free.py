@@ -50,7 +50,7 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
     if comparison.card.route != "image":
         notes.append(f"No noise-free ceiling for pictures of the route {comparison.card.route}.")
         return {}
-    from radiata_decode.experiment.image_decoding import condition_of, draw_pictures
+    from radiata_decode.experiment.image_decoding import condition_of, draw_pictures, guessed_latents
     from radiata_decode.model.image_decoder import ImageDecoder
     from radiata_decode.model.latents import PcaCodec
 
@@ -59,10 +59,10 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
     decoder, codec = ImageDecoder.load(card.folder), PcaCodec.load(card.folder / "codec.safetensors")
 
     def low_level() -> Tensor:
-        return codec.decode(decoder.decode(responses, sharpness=task.sharpness).low_level).clamp(0, 1)
+        return codec.decode(guessed_latents(card, decoder, responses, task).low_level).clamp(0, 1)
 
     def drawn() -> Tensor:
-        condition = condition_of(decoder.decode(responses), codec)
+        condition = condition_of(guessed_latents(card, decoder, responses, task, sharpness=0.0), codec)
         images = draw_pictures(condition, comparison.names, task)["images"]
         return torch.from_numpy(images).movedim(-1, 1).float() / 255
 

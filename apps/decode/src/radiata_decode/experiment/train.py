@@ -55,8 +55,10 @@ class Train:
     """Repeats of each stimulus that are averaged; by default all."""
     weighted: bool = True
     """Voxels count with their noise ceiling and trials with their repeats; --no-weighted counts all alike."""
+    posterior: bool = False
+    """image: also learn the posterior mean from simulated responses (two minutes; nearer to the pictures than the ridge)."""
     steps: int | None = None
-    """surface, motion: optimiser steps (of each stage); by default those of the route."""
+    """surface, motion, posterior: optimiser steps (of each stage); by default those of the route."""
     method: Literal["continuous", "codebook", "both"] = "continuous"
     """motion: ridge on components of the flow, cross-entropy over a codebook of flow vectors, or the mean of both."""
     resume: bool = False
@@ -115,7 +117,7 @@ class Train:
 
             options = ImageOptions(
                 self.size, self.components, self.basis, self.embeddings, self.zscore, self.rois, self.repeats,
-                self.weighted, self.seed,
+                self.weighted, self.seed, self.posterior, self.steps,
             )  # fmt: skip
             return train_images(subject, options, self.out)
         if self.route == "category":
