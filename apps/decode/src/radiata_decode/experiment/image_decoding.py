@@ -22,12 +22,13 @@ from radiata_decode.data.loading import unit_images
 from radiata_decode.data.repeats import Averaged
 from radiata_decode.data.stimuli import read_stimuli
 from radiata_decode.data.subject import Subject
+from radiata_decode.experiment.image_codecs import codec_of
 from radiata_decode.experiment.picture_decoding import joined_latents
 from radiata_decode.experiment.trained_models import ModelCard, standardised
 from radiata_decode.model.conditions import Condition
 from radiata_decode.model.controls import retrieved
 from radiata_decode.model.image_decoder import DecodedLatents, ImageDecoder
-from radiata_decode.model.latents import PcaCodec
+from radiata_decode.model.latents import ImageCodec, PcaCodec
 from radiata_decode.model.posterior_mean import PosteriorMean
 from radiata_decode.model.ridge import RidgeDecoder
 
@@ -52,7 +53,7 @@ def decode_images(subject: Subject, card: ModelCard, task: "Decode") -> Decoded:
         InputError: see `responses_of`; a generator that asks for what the decoder does not give.
     """
     found = responses_of(subject, card, task)
-    decoder, codec = ImageDecoder.load(card.folder), PcaCodec.load(card.folder / "codec.safetensors")
+    decoder, codec = ImageDecoder.load(card.folder), codec_of(card)
     guess = guessed_latents(card, decoder, found.responses, task)
     arrays = {"low_level": bytes_of(codec.decode(guess.low_level))}
     if task.generator == "none":
@@ -115,7 +116,7 @@ def responses_of(subject: Subject, card: ModelCard, task: "Decode") -> Averaged:
     return Averaged(list(task.stimuli), found.responses[index], found.repeats[index])
 
 
-def condition_of(found: DecodedLatents, codec: PcaCodec) -> Condition:
+def condition_of(found: DecodedLatents, codec: ImageCodec) -> Condition:
     """What a generator is told: first guess, latents with their reliability, embeddings by what they are called.
 
     An embedding named text becomes `prompt_embeds`, any other `image_embeds` (one of them).
@@ -123,8 +124,9 @@ def condition_of(found: DecodedLatents, codec: PcaCodec) -> Condition:
     given: dict[str, Any] = {
         "init_image": codec.decode(found.low_level),
         "init_latents": found.low_level,
-        "reliability": found.loo_r2.clamp(0, 1),
     }
+    if isinstance(codec, PcaCodec):  # in falling order of variance, as a reliability is told
+        given["reliability"] = found.loo_r2.clamp(0, 1)
     for name, value in found.embeddings.items():
         given["prompt_embeds" if name.startswith("text") else "image_embeds"] = value
     return Condition(**given)

@@ -20,11 +20,8 @@ import numpy as np
 from radiata_core.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from radiata_decode.data.repeats import Averaged
     from radiata_decode.data.subject import Subject
-    from radiata_decode.model.latents import PcaCodec
 
 __all__ = ["ImageOptions", "train_images"]
 
@@ -76,6 +73,7 @@ def train_images(subject: "Subject", options: ImageOptions, out: Path) -> dict[s
     from radiata_decode.data.loading import unit_images
     from radiata_decode.data.normalisation import subject_standardiser
     from radiata_decode.data.stimuli import read_stimuli
+    from radiata_decode.experiment.image_codecs import fitted_codec, keep_codec
     from radiata_decode.experiment.trained_models import chosen_voxels, standardised, write_card
     from radiata_decode.model.image_decoder import fit_image_decoder
     from radiata_decode.model.ridge import SharedRidge
@@ -84,13 +82,17 @@ def train_images(subject: "Subject", options: ImageOptions, out: Path) -> dict[s
     voxels = chosen_voxels(subject, options.rois)
     statistics = subject_standardiser(subject, options.zscore, voxels)
     train = standardised(subject, "train", statistics, voxels, options.count)
+    if options.posterior and options.basis not in ("shipped", "training"):
+        raise InputError(
+            f"expected --basis shipped or training with --posterior; got {options.basis}. Leave one of them out."
+        )
     if options.posterior and len(train.stimulus) < LEAST_FOR_POSTERIOR:
         raise InputError(
             f"expected {LEAST_FOR_POSTERIOR} training pictures or more for --posterior; got {len(train.stimulus)}: with "
             "fewer it is farther from the pictures than the ridge. Leave it out."
         )
     pictures = unit_images(stimuli.images(train.stimulus), options.size)
-    codec = _codec(options, pictures)
+    codec = fitted_codec(options.basis, options.components, pictures, options.seed)
     shared = SharedRidge(train.responses, **_weights(subject, train, voxels, options.weighted))
     found = fit_image_decoder(
         shared,
@@ -99,7 +101,7 @@ def train_images(subject: "Subject", options: ImageOptions, out: Path) -> dict[s
         latent_groups=codec.groups,
         generator=torch.Generator().manual_seed(options.seed),
     )
-    codec.save(out / "codec.safetensors")
+    kept_codec = keep_codec(codec, options.basis, out)
     found.decoder.save(out)
     kept = {"low_level": found.training.low_level, "responses": torch.from_numpy(train.responses)}
     with atomic_path(out / "training.safetensors") as part:
@@ -111,9 +113,9 @@ def train_images(subject: "Subject", options: ImageOptions, out: Path) -> dict[s
         how = how if options.steps is None else replace(how, steps=options.steps)
         fit_picture_posterior(pictures, train.responses, codec, how).save(out / "posterior.safetensors")
     r2 = found.decoder.loo_r2[: found.decoder.latents]
-    power = codec.sd.square()
+    power = found.decoder.sd[: found.decoder.latents].square()
     measured = {
-        "loo_r2_pixels": float((r2.clamp(min=0) * power).sum() / power.sum()),
+        "loo_r2_all": float((r2.clamp(min=0) * power).sum() / power.sum()),
         "loo_r2_latents": [round(float(value), 4) for value in r2[:20]],
         "embedding_r2": {name: float(value.mean()) for name, value in found.training.embedding_r2.items()},
     }
@@ -127,6 +129,7 @@ def train_images(subject: "Subject", options: ImageOptions, out: Path) -> dict[s
         "synthetic": bool(subject.manifest.get("SyntheticData", False)),
         "training_stimuli": train.stimulus,
         "basis": options.basis,
+        "codec": kept_codec,
         "measured": measured,
     }
     write_card(out, "image", statistics, facts)
@@ -144,33 +147,6 @@ def _weights(subject: "Subject", train: "Averaged", voxels: np.ndarray, weighted
         "voxel_weights": voxel_weights(ceiling[voxels]),
         "sample_weights": repeat_weights(train.repeats, np.nan_to_num(ratio)),
     }
-
-
-def _codec(options: ImageOptions, pictures: "torch.Tensor") -> "PcaCodec":
-    """Principal components: those that ship, cut to the number asked for, or of the training pictures."""
-    import torch
-
-    from radiata_core.shipped_weights import shipped_weights
-    from radiata_decode.model.latents import PcaCodec
-
-    if options.basis not in ("shipped", "training"):
-        raise InputError(f"expected a basis of shipped or training; got {options.basis}.")
-    if options.basis == "training":
-        generator = torch.Generator().manual_seed(options.seed)
-        return PcaCodec.fit(pictures, options.components, generator=generator)
-    file = shipped_weights("radiata_decode").get("picture-basis")
-    if file is None:
-        raise InputError(
-            "expected the basis of pictures that ships with the package; it is not there. Reinstall it."
-        )
-    codec = PcaCodec.load(file)
-    if codec.shape[1:] != tuple(pictures.shape[2:]) or options.components > codec.dimensions:
-        raise InputError(
-            f"expected pictures of {codec.shape[1]} pixels and at most {codec.dimensions} components for the shipped basis; "
-            f"got {options.size} and {options.components}. Pass --basis training."
-        )
-    cut = options.components
-    return PcaCodec(codec.mean, codec.components[:cut].contiguous(), codec.sd[:cut].contiguous(), codec.shape)
 
 
 def read_embeddings(given: tuple[str, ...], table: list[str], wanted: list[str]) -> dict[str, np.ndarray]:

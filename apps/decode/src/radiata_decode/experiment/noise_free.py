@@ -50,13 +50,13 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
     if comparison.card.route != "image":
         notes.append(f"No noise-free ceiling for pictures of the route {comparison.card.route}.")
         return {}
+    from radiata_decode.experiment.image_codecs import codec_of
     from radiata_decode.experiment.image_decoding import condition_of, draw_pictures, guessed_latents
     from radiata_decode.model.image_decoder import ImageDecoder
-    from radiata_decode.model.latents import PcaCodec
 
     card, task = comparison.card, _decoding(comparison)
     responses = signal_responses(comparison)
-    decoder, codec = ImageDecoder.load(card.folder), PcaCodec.load(card.folder / "codec.safetensors")
+    decoder, codec = ImageDecoder.load(card.folder), codec_of(card)
 
     def low_level() -> Tensor:
         return codec.decode(guessed_latents(card, decoder, responses, task).low_level).clamp(0, 1)

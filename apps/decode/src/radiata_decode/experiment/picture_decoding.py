@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from radiata_decode.model.image_decoder import DecodedLatents
-    from radiata_decode.model.latents import PcaCodec
+    from radiata_decode.model.latents import ImageCodec
     from radiata_decode.model.posterior_mean import PosteriorMean
 
 __all__ = ["PosteriorOptions", "Reconstruction", "fit_picture_posterior", "joined_latents", "reconstruct"]
@@ -60,7 +60,7 @@ class PosteriorOptions:
 def fit_picture_posterior(
     pictures: "Tensor",
     responses: "np.ndarray",
-    codec: "PcaCodec",
+    codec: "ImageCodec",
     options: PosteriorOptions | None = None,
     *,
     more: "Tensor | None" = None,
@@ -140,7 +140,7 @@ class Reconstruction:
 
 def reconstruct(
     decoded: "DecodedLatents",
-    codec: "PcaCodec",
+    codec: "ImageCodec",
     generator: Any,
     *,
     seeds: Sequence[int],

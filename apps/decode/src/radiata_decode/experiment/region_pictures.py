@@ -7,10 +7,10 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_decode.data.decoded import Decoded
 from radiata_decode.data.subject import Subject
+from radiata_decode.experiment.image_codecs import codec_of
 from radiata_decode.experiment.image_decoding import bytes_of, condition_of, draw_pictures
 from radiata_decode.experiment.trained_models import ModelCard
 from radiata_decode.model.image_decoder import ImageDecoder
-from radiata_decode.model.latents import PcaCodec
 from radiata_decode.model.roi_synthesis import roi_latents
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def region_pictures(subject: Subject, card: ModelCard, task: "Synthesize") -> De
             raise InputError(
                 f"expected voxels of {name} among those the model reads; got none. Leave it out."
             )
-    decoder, codec = ImageDecoder.load(card.folder), PcaCodec.load(card.folder / "codec.safetensors")
+    decoder, codec = ImageDecoder.load(card.folder), codec_of(card)
     found = roi_latents(decoder, masks, gain=task.gain, amplitude=-1.0 if task.silence else 1.0)
     arrays: dict[str, Any] = {"low_level": bytes_of(codec.decode(found.low_level))}
     if task.generator == "none":

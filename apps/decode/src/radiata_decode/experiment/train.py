@@ -44,7 +44,8 @@ class Train:
     components: int = 300
     """image: latents of the codec."""
     basis: str = "shipped"
-    """image: shipped (components of natural photographs) or training (of the training pictures)."""
+    """image: shipped (components of natural photographs), training (of the training pictures), or the folder of
+    an autoencoder of diffusers."""
     embeddings: tuple[str, ...] = ()
     """image: NAME=FILE, with a row for each row of stimuli.tsv (.npy or .h5), such as CLIP's tokens."""
     zscore: str = "train"

@@ -74,6 +74,11 @@ class OwnGenerator:
             InputError: a guess of another size, without its reliability, or weights of another number of categories.
         """
         found: dict[str, Tensor] = {}
+        if condition.init_image is not None and condition.reliability is None:
+            raise InputError(
+                "expected the reliability of the guess's components; got a guess without it, of an autoencoder. Train the "
+                "decoder with --basis shipped, or choose another --generator."
+            )
         if condition.init_image is not None and condition.reliability is not None:
             if tuple(condition.init_image.shape[1:]) != (3, self.size, self.size):
                 raise InputError(
