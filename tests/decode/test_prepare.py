@@ -217,3 +217,23 @@ def test_a_simulation_is_called_one(tmp_path: Path, kind: str) -> None:
     )
     with pytest.raises(InputError, match=r"no source"):
         Prepare(f"simulate-{kind}", tmp_path / "other", tmp_path).run()
+
+
+def test_another_simulated_person_sees_the_same_with_other_voxels(tmp_path: Path) -> None:
+    sizes = {"train_stimuli": 20, "test_count": 5, "showings": 1, "voxel_count": 60}
+    people = []
+    for number in ("1", "2"):
+        Prepare("simulate-images", tmp_path / number, subject=number, **sizes).run()
+        people.append(read_subject(tmp_path / number))
+    shown = [read_stimuli(one.folder) for one in people]
+    names = shown[0].table["stimulus"].tolist()
+    assert np.array_equal(*(one.images(names) for one in shown))
+    assert not people[0].voxels.equals(people[1].voxels)
+
+
+def test_simulations_refuse_what_is_no_person_or_no_film(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="number of a person"):
+        Prepare("simulate-images", tmp_path / "out", subject="anna").run()
+    with pytest.raises(InputError, match="folder with films"):
+        Prepare("simulate-motion", tmp_path / "out", films=tmp_path).run()
+    assert list(tmp_path.iterdir()) == []

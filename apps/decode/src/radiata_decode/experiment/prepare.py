@@ -51,8 +51,8 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
     "from-surface": (*_SPLIT, *_PICTURES, "trials", "mask", "rois"),
     "from-arrays": (*_SPLIT, *_PICTURES, "trials", "voxels", "key"),
     "from-haxby": (*_SPLIT, "mask", "lag", "detrend", "volumes"),
-    "simulate-images": ("train_stimuli", "test_count", "showings", "voxel_count"),
-    "simulate-motion": ("train_stimuli", "test_count", "showings", "voxel_count"),
+    "simulate-images": ("train_stimuli", "test_count", "showings", "voxel_count", "subject"),
+    "simulate-motion": ("train_stimuli", "test_count", "showings", "voxel_count", "subject", "films"),
 }  # fmt: skip
 """Layout → the options that it reads, beside those of all."""
 
@@ -75,6 +75,8 @@ class Prepare:
     Example: radiata-decode prepare from-arrays betas.npy --trials trials.tsv --images pictures --out mine
 
     Example: radiata-decode prepare from-haxby --test-runs 1:11 1:12 --out haxby
+
+    Example: radiata-decode prepare simulate-images --subject 2 --out person2
     """
 
     layout: tyro.conf.Positional[str]
@@ -84,7 +86,7 @@ class Prepare:
     source: tyro.conf.Positional[Path | None] = None
     """Folder or file of the layout; none for a simulation, and for from-haxby the slice that ships."""
     subject: str = "1"
-    """Of from-nsd 1 to 8; of from-bids the label."""
+    """Of from-nsd 1 to 8; of from-bids the label; of simulations the number of a person, who sees what the others see."""
     mask: str | None = None
     """Voxels to keep: a NIfTI file; of from-nsd also a name in its folder of regions (by default nsdgeneral); of
     surfaces a name of label files, or all."""
@@ -121,7 +123,7 @@ class Prepare:
     percent: bool = False
     """Of from-bids: betas in percent of each voxel's mean, for series in scanner units."""
     films: Path | None = None
-    """Of from-cifti: folder with seg1.mp4, test1.mp4, ..."""
+    """Of from-cifti: folder with seg1.mp4, test1.mp4, ...; of simulate-motion: films in place of moved photographs."""
     frames: int = 6
     """Of from-cifti: pictures of each volume's stretch of film."""
     lag: float | None = None
@@ -230,6 +232,9 @@ class Prepare:
         from radiata_decode.experiment.simulating import write_simulated_subject
 
         kind = "image" if self.layout == "simulate-images" else "motion"
+        if not self.subject.isdecimal() or int(self.subject) < 1:
+            raise InputError(f"expected --subject as the number of a person, 1 or more; got {self.subject}.")
+        films = _films(self.films)
         trials = (self.train_stimuli + self.test_count) * self.showings
         size = 4 * trials * self.voxel_count / 2**20
         print(f"simulated {kind} subject: {trials} trials × {self.voxel_count} voxels, {size:.3g} MiB")
@@ -238,7 +243,7 @@ class Prepare:
             return
         write_simulated_subject(
             self.out, kind=kind, train=self.train_stimuli, test=self.test_count, repeats=self.showings,
-            voxels=self.voxel_count, seed=self.seed, overwrite=self.overwrite,
+            voxels=self.voxel_count, subject=int(self.subject) - 1, seed=self.seed, films=films, overwrite=self.overwrite,
         )  # fmt: skip
         print(f"simulated subject in {self.out}")
 
@@ -323,3 +328,21 @@ def _lines(reading: "Reading", half: bool) -> list[str]:
         f"{len(reading.parts)} parts, {trials} trials, {len(reading.voxels)} voxels, {len(rois)} regions",
         f"responses.h5 {size:.3g} MiB; at most {reading.memory / 2**20:.3g} MiB in memory at a time",
     ]
+
+
+def _films(folder: Path | None) -> tuple[Path, ...]:
+    """Film files of a folder, by name; none without a folder.
+
+    Raises:
+        InputError: no such folder, or one without films.
+    """
+    if folder is None:
+        return ()
+    found = sorted(
+        p for p in folder.glob("*") if p.suffix.lower() in (".mp4", ".avi", ".mov", ".mkv", ".webm")
+    )
+    if not found:
+        raise InputError(
+            f"expected a folder with films (.mp4, .avi, .mov, .mkv, .webm); got {folder}. Check the path."
+        )
+    return tuple(found)
