@@ -15,16 +15,9 @@ from radiata_decode.model.manipulation_network import (
     the_unet,
 )
 
+from .surface_world import awake
+
 TOKENS, WIDTH, DIM = 5, 8, 4
-
-
-def awake(module, seed, spread=0.2):
-    """The module with all weights drawn anew: no zero convolution is zero any more."""
-    source = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(spread * torch.randn(parameter.shape, generator=source))
-    return module
 
 
 @pytest.fixture

@@ -3,47 +3,19 @@
 import pytest
 import torch
 
-from radiata_core.denoisers import NetworkDenoiser
-from radiata_core.nets.unet import UNet
 from radiata_core.objectives import Regression
-from radiata_core.paths import LinearPath
 from radiata_core.predictions import Prediction
 from radiata_core.times import UniformTime
 from radiata_decode.model.latents import PcaCodec
-from radiata_decode.model.manipulated_generator import FrozenGenerator
-from radiata_decode.model.manipulation_network import ManipulationNetwork
-from radiata_decode.model.semantic_tokens import SemanticTokens, semantic_error
-from radiata_decode.model.surface_decoder import SurfaceDecoder
-from radiata_decode.model.surface_encoder import SurfaceEncoder
+from radiata_decode.model.semantic_tokens import semantic_error
 from radiata_decode.model.surface_objectives import SurfaceObjective
 
-SHAPE = (3, 8, 8)
-
-
-def awake(module, seed, spread=0.2):
-    source = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(spread * torch.randn(parameter.shape, generator=source))
-    return module
+from .surface_world import SHAPE, awake, frozen_generator, surface_decoder
 
 
 @pytest.fixture
 def prior():
-    with torch.random.fork_rng(devices=[]):
-        unet = UNet(
-            dims=2,
-            in_channels=3,
-            out_channels=3,
-            channels=(8, 8),
-            down_blocks=(1, 1),
-            up_blocks=(1, 1),
-            attention=(False, False),
-            embedding=8,
-            frequencies=8,
-        )
-    denoiser = NetworkDenoiser(awake(unet, 0), LinearPath(), "velocity").requires_grad_(False)
-    return FrozenGenerator(denoiser, SHAPE)
+    return frozen_generator()
 
 
 @pytest.fixture
@@ -53,13 +25,7 @@ def codec(generator):
 
 @pytest.fixture
 def decoder(prior, codec):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        encoder = SurfaceEncoder((16, 16), 8, 8, 1, 2)
-        control = ManipulationNetwork.of(prior.denoiser, SHAPE[1:], encoder.tokens, 8, 4, 3)
-        network = SurfaceDecoder(encoder, SemanticTokens(encoder.tokens, 8, 2, 4), control, 6, SHAPE)
-    network.set_basis(codec)
-    return network.eval()
+    return surface_decoder(prior, codec)
 
 
 @pytest.fixture
