@@ -6,7 +6,7 @@ Each stimulus has its own seeds, from its name: neither the batch nor the order 
 """
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from radiata_decode.experiment.decode import Decode
 
 __all__ = [
+    "Drawing",
     "bytes_of",
     "decode_categories",
     "decode_images",
@@ -66,7 +67,7 @@ def decode_images(subject: Subject, card: ModelCard, task: "Decode") -> Decoded:
             if not task.sharpness
             else guessed_latents(card, decoder, found.responses, task, sharpness=0.0)
         )
-        arrays |= draw_pictures(condition_of(told, codec), found.stimulus, task)
+        arrays |= draw_pictures(condition_of(told, codec), found.stimulus, Drawing.of(task))
     return Decoded(found.stimulus, arrays, "image", task.split)
 
 
@@ -132,8 +133,37 @@ def condition_of(found: DecodedLatents, codec: ImageCodec) -> Condition:
     return Condition(**given)
 
 
-def draw_pictures(condition: Condition, names: list[str], task: "Decode") -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are drawn; the options of these names of `decode` and `synthesize`."""
+
+    generator: str = "own"
+    draws: int = 8
+    show: str = "mean"
+    strength: float = 0.75
+    guidance: float | None = None
+    mix: float = 0.4
+    control_scale: float = 1.0
+    steps: int | None = None
+    online: bool = False
+    batch_size: int = 32
+    seed: int = 0
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, task: object) -> "Drawing":
+        """The options that a command has; the others as they are by default."""
+        names = [each.name for each in fields(cls) if hasattr(task, each.name)]
+        return cls(**{name: getattr(task, name) for name in names})
+
+
+def draw_pictures(condition: Condition, names: list[str], task: Drawing) -> dict[str, np.ndarray]:
     """Draws of the generator: the reconstruction, all draws, and their spread.
+
+    Args:
+        condition: What the generator is told.
+        names: Of the stimuli, a row each: their draws come from them.
+        task: How.
 
     Raises:
         InputError: a generator that cannot be loaded or lacks a condition.
@@ -207,7 +237,7 @@ def decode_categories(subject: Subject, card: ModelCard, task: "Decode") -> Deco
         from radiata_decode.model.generators import class_weights
 
         condition = Condition(class_weights=class_weights(names, probabilities))
-        arrays |= draw_pictures(condition, found.stimulus, task)
+        arrays |= draw_pictures(condition, found.stimulus, Drawing.of(task))
     return Decoded(found.stimulus, arrays, "category", task.split, names)
 
 

@@ -51,7 +51,7 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
         notes.append(f"No noise-free ceiling for pictures of the route {comparison.card.route}.")
         return {}
     from radiata_decode.experiment.image_codecs import codec_of
-    from radiata_decode.experiment.image_decoding import condition_of, draw_pictures, guessed_latents
+    from radiata_decode.experiment.image_decoding import Drawing, condition_of, draw_pictures, guessed_latents
     from radiata_decode.model.image_decoder import ImageDecoder
 
     card, task = comparison.card, _decoding(comparison)
@@ -63,7 +63,7 @@ def ceiling_pictures(comparison: Comparison, notes: list[str]) -> dict[str, Call
 
     def drawn() -> Tensor:
         condition = condition_of(guessed_latents(card, decoder, responses, task, sharpness=0.0), codec)
-        images = draw_pictures(condition, comparison.names, task)["images"]
+        images = draw_pictures(condition, comparison.names, Drawing.of(task))["images"]
         return torch.from_numpy(images).movedim(-1, 1).float() / 255
 
     plain = {f"{CEILING}, low level": low_level}

@@ -8,7 +8,7 @@ from radiata_core.errors import InputError
 from radiata_decode.data.decoded import Decoded
 from radiata_decode.data.subject import Subject
 from radiata_decode.experiment.image_codecs import codec_of
-from radiata_decode.experiment.image_decoding import bytes_of, condition_of, draw_pictures
+from radiata_decode.experiment.image_decoding import Drawing, bytes_of, condition_of, draw_pictures
 from radiata_decode.experiment.trained_models import ModelCard
 from radiata_decode.model.image_decoder import ImageDecoder
 from radiata_decode.model.roi_synthesis import roi_latents
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from radiata_decode.experiment.synthesize import Synthesize
 
 __all__ = ["region_pictures"]
-
-
-class _Drawing:
-    """The options of `decode` that drawing needs, with those of `synthesize` in them."""
-
-    strength, guidance, mix, control_scale, batch_size = 0.75, None, 0.4, 1.0, 32
-
-    def __init__(self, task: "Synthesize") -> None:
-        self.generator, self.draws, self.show = task.generator, task.draws, task.show
-        self.steps, self.online, self.seed, self.device = task.steps, task.online, task.seed, task.device
 
 
 def region_pictures(subject: Subject, card: ModelCard, task: "Synthesize") -> Decoded:
@@ -54,5 +44,5 @@ def region_pictures(subject: Subject, card: ModelCard, task: "Synthesize") -> De
     if task.generator == "none":
         arrays["images"] = arrays["low_level"]
     else:
-        arrays |= draw_pictures(condition_of(found, codec), list(names), _Drawing(task))  # type: ignore[arg-type]
+        arrays |= draw_pictures(condition_of(found, codec), list(names), Drawing.of(task))
     return Decoded(list(names), arrays, "image", "regions")
