@@ -17,15 +17,14 @@ import errno
 import inspect
 import io
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from radiata_core.errors import InputError
+from radiata_core.signals import interruptible
 
 __all__ = ["main"]
 
@@ -76,7 +75,7 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
 def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
     """Exit code of a verb; `alone` in its own process."""
     try:
-        with _terminated_like_interrupted():
+        with interruptible():
             task = _parsed(name, verb, arguments)
             task.run()
             sys.stdout.flush()
@@ -149,23 +148,6 @@ def _explained(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in _SYSTEM:
         return f"{error.filename}: {_SYSTEM[error.errno]}" if error.filename else _SYSTEM[error.errno]
     return None
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM (a scheduler's end of time) unwinds like Ctrl-C, so temporary files go and records are completed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt("by SIGTERM")
-
-    former = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former)
 
 
 def _tail(error: BaseException) -> str:
