@@ -20,6 +20,11 @@ class Thing:
         self.last()
 
 
+def dies(last):
+    """Something is made and finalised at once."""
+    Thing(last)
+
+
 def work(seconds=10.0):
     """Python's own work, which an interrupt ends."""
     end = time.monotonic() + seconds
@@ -39,7 +44,7 @@ def test_an_interrupt_is_raised_wherever_it_came(capsys, number, place):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt) as caught, interruptible():
         if place == "finaliser":
-            del (things := [Thing(strike)])[0]
+            dies(strike)
         elif place == "weak reference":
             things = [Thing()]
             watch = weakref.ref(things[0], strike)  # noqa: F841
@@ -56,7 +61,7 @@ def test_other_complaints_of_finalisers_are_shown(monkeypatch):
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", lambda dropped: seen.append(dropped.exc_type))
     with interruptible():
-        del (things := [Thing(lambda: 1 // 0)])[0]
+        dies(lambda: 1 // 0)
     assert seen == [ZeroDivisionError]
 
 
@@ -70,5 +75,5 @@ def test_handlers_and_hook_are_as_before():
 
 def test_an_interrupt_dropped_at_the_very_end_is_not_sent_into_other_work():
     with interruptible():
-        del (things := [Thing(lambda: signal.raise_signal(signal.SIGINT))])[0]
+        dies(lambda: signal.raise_signal(signal.SIGINT))
     assert work(0.2).startswith("finished")
