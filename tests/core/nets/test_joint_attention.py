@@ -8,6 +8,7 @@ from torch import Tensor
 
 from radiata_core.errors import InputError
 from radiata_core.nets.joint_attention import JointBlock, Stream
+from radiata_core.nets.rotary import rotation_at, token_coordinates, widths_of_axes
 
 WIDTH, EMBEDDING = 32, 12
 
@@ -167,3 +168,26 @@ def test_it_is_diffusers_block(ends: bool, generator: torch.Generator) -> None:
     torch.testing.assert_close(given, expected, rtol=0, atol=2e-6)
     if not ends:
         torch.testing.assert_close(given_context, expected_context, rtol=0, atol=2e-6)
+
+
+def test_with_places_it_is_flux(generator: torch.Generator) -> None:
+    """Another program's block on a 3-D grid: image tokens turn after the norms of q and k, words (ids 0) do not."""
+    flux = pytest.importorskip("diffusers.models.transformers.transformer_flux")
+    block = _block(generator, embedding=WIDTH)
+    with torch.random.fork_rng():
+        theirs = flux.FluxTransformerBlock(dim=WIDTH, num_attention_heads=4, attention_head_dim=8).double()
+    theirs.load_state_dict(_weights_for_diffusers(block, ends=False))
+    places = token_coordinates((2, 1, 3), spacing=(1.0, 2.0, 0.7))
+    ids = torch.cat([torch.zeros(4, 3), places[0]])  # Flux puts the words first
+    x, context, e = (_draw(generator, 2, n, WIDTH) for n in (6, 4, 1))
+    expected_context, expected = theirs(
+        hidden_states=x,
+        encoder_hidden_states=context,
+        temb=e[:, 0],
+        image_rotary_emb=flux.FluxPosEmbed(theta=100, axes_dim=widths_of_axes(8, 3))(ids),
+    )
+    rotation = rotation_at(places, 8, dtype=torch.float64)
+    given, given_context = block(x, context, e[:, 0], rotation=rotation)
+    torch.testing.assert_close(given, expected, rtol=0, atol=5e-6)
+    torch.testing.assert_close(given_context, expected_context, rtol=0, atol=5e-6)
+    assert (block(x, context, e[:, 0])[0] - given).abs().max() > 1e-3

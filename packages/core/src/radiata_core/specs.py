@@ -32,6 +32,7 @@ _PROVIDERS = (
     "radiata_core.low_rank",
     "radiata_core.nets.medforj",
     "radiata_core.nets.mmdit",
+    "radiata_core.nets.transformer",
     "radiata_core.nets.unet",
     "radiata_core.noise_experts",
     "radiata_core.optimal_transport",

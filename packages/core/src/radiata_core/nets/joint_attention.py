@@ -22,13 +22,20 @@ Three facts, which are the tests:
 
 The last block of a network only reads the context (`ends_context`): what it would write, nobody reads.
 
+A third of a block's weights are W. With `shared` (PixArt's adaLN-single) one W serves all blocks, which add a table of their
+own: e is then the 6 * width numbers that W made of the embedding. Positions (`nets.rotary`) turn the q and k of the image
+tokens after their norms, which keeps the bound; context tokens have no place and do not turn. Whatever computes the softmax
+(`attend`) may be replaced, by windows for instance.
+
 References:
     Esser et al., "Scaling rectified flow transformers for high-resolution image synthesis", 2024,
         https://arxiv.org/abs/2403.03206, section 4, figure 2 and section 5.3.2 (norms of q and k).
     Peebles & Xie, "Scalable diffusion models with transformers", 2023, https://arxiv.org/abs/2212.09748, section 3.2.
+    Chen et al., "PixArt-alpha", 2023, https://arxiv.org/abs/2310.00426, section 2.3 (adaLN-single).
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +43,27 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from radiata_core.errors import InputError
+from radiata_core.nets.rotary import Rotation, rotated
 
-__all__ = ["JointBlock", "Stream", "modulated"]
+__all__ = ["Attend", "JointBlock", "Stream", "attend_all", "modulated"]
 
 Tokens = Float[Tensor, "batch tokens width"]
 Embedding = Float[Tensor, "batch embedding"]
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""`attend(q, k, v, given)`: image tokens first, then context tokens, of which those `given` are there (None for all)."""
+
+
+def attend_all(
+    q: Float[Tensor, "batch heads queries head"],
+    k: Float[Tensor, "batch heads keys head"],
+    v: Float[Tensor, "batch heads keys head"],
+    given: Bool[Tensor, "batch context"] | None = None,
+) -> Float[Tensor, "batch heads queries head"]:
+    """Softmax attention of everything with everything that is there."""
+    mask = (
+        None if given is None else F.pad(given, (k.shape[2] - given.shape[1], 0), value=True)[:, None, None]
+    )
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def modulated(
@@ -65,15 +88,29 @@ class Stream(nn.Module):
         embedding: Width of the embedding e.
         mlp_ratio: Width of the MLP over that of the tokens.
         ends: Whether the tokens are only read: keys and values, but no queries, no output and no MLP.
+        shared: Whether e is the modulation of all blocks, `(batch, 6 * width)`, to which a table is added here.
     """
 
-    def __init__(self, heads: int, head: int, embedding: int, mlp_ratio: int = 4, ends: bool = False) -> None:
+    def __init__(
+        self,
+        heads: int,
+        head: int,
+        embedding: int,
+        mlp_ratio: int = 4,
+        ends: bool = False,
+        shared: bool = False,
+    ) -> None:
         super().__init__()
         width = heads * head
         self.heads, self.ends = heads, ends
-        self.modulation = nn.Linear(embedding, (2 if ends else 6) * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
+        count = (2 if ends else 6) * width
+        if shared:
+            self.table = nn.Parameter(torch.zeros(count))
+        else:
+            self.modulation = nn.Linear(embedding, count)
+            nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
+        self.shared = shared
         self.qkv = nn.Linear(width, (2 if ends else 3) * width)
         self.norm_k = nn.RMSNorm(head, eps=1e-6)
         if not ends:
@@ -87,7 +124,8 @@ class Stream(nn.Module):
 
     def read(self, tokens: Tokens, e: Embedding) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """q (none where the stream ends), k and v, `(batch, heads, tokens, head)`; and the modulation left for `write`."""
-        shift, scale, *rest = self.modulation(F.silu(e)).chunk(2 if self.ends else 6, -1)
+        m = e[:, : len(self.table)] + self.table if self.shared else self.modulation(F.silu(e))
+        shift, scale, *rest = m.chunk(2 if self.ends else 6, -1)
         projected = self.qkv(modulated(tokens, shift, scale)).chunk(2 if self.ends else 3, -1)
         *q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in projected)
         return [*(_normed(part, self.norm_q) for part in q), _normed(k, self.norm_k), v], tuple(rest)
@@ -114,6 +152,7 @@ class JointBlock(nn.Module):
         mlp_ratio: Width of the MLPs over that of the tokens.
         ends_context: Last block of a network: the context is read, not written.
         has_context: False makes a block of one stream (DiT), for networks without context.
+        shared: e is a modulation that all blocks share; this one adds a table.
     """
 
     def __init__(
@@ -124,6 +163,7 @@ class JointBlock(nn.Module):
         mlp_ratio: int = 4,
         ends_context: bool = False,
         has_context: bool = True,
+        shared: bool = False,
     ) -> None:
         super().__init__()
         if min(heads, head, embedding, mlp_ratio) < 1:
@@ -131,8 +171,10 @@ class JointBlock(nn.Module):
                 f"expected heads, head, embedding and mlp_ratio >= 1; got {heads}, {head}, {embedding}, {mlp_ratio}. "
                 "SD3 has depth heads of width 64."
             )
-        self.image = Stream(heads, head, embedding, mlp_ratio)
-        self.context = Stream(heads, head, embedding, mlp_ratio, ends_context) if has_context else None
+        self.image = Stream(heads, head, embedding, mlp_ratio, shared=shared)
+        self.context = (
+            Stream(heads, head, embedding, mlp_ratio, ends_context, shared) if has_context else None
+        )
 
     @property
     def logit_bound(self) -> float:
@@ -148,30 +190,34 @@ class JointBlock(nn.Module):
         context: Float[Tensor, "batch context width"] | None,
         e: Embedding,
         given: Bool[Tensor, "batch context"] | None = None,
+        rotation: Rotation | None = None,
+        attend: Attend = attend_all,
     ) -> tuple[Float[Tensor, "batch image width"], Float[Tensor, "batch context width"] | None]:
         """Image and context tokens after the block.
 
         Args:
             x: Image tokens `(batch, image, width)`.
             context: Context tokens `(batch, context, width)`; None for none.
-            e: Embedding of noise level and covariates `(batch, embedding)`.
+            e: Embedding of noise level and covariates `(batch, embedding)`; with `shared` their modulation.
             given: Which context tokens are there, `(batch, context)`; nobody attends to the others. None for all.
+            rotation: Places of the image tokens; None for none.
+            attend: What computes the softmax.
 
         Raises:
             InputError: context for a block without that stream.
         """
-        if context is None:
-            (q, k, v), rest = self.image.read(x, e)
-            return self.image.write(x, F.scaled_dot_product_attention(q, k, v), rest), None
-        if self.context is None:
+        if context is not None and self.context is None:
             raise InputError(
                 "expected no context tokens: this block has one stream; got some. Build with has_context."
             )
         (q, k, v), rest = self.image.read(x, e)
+        if rotation is not None:
+            q, k = rotated(q, rotation), rotated(k, rotation)
+        if context is None or self.context is None:
+            return self.image.write(x, attend(q, k, v, None), rest), None
         (*asked, k_context, v_context), rest_context = self.context.read(context, e)
         q, k, v = torch.cat([q, *asked], 2), torch.cat([k, k_context], 2), torch.cat([v, v_context], 2)
-        mask = None if given is None else F.pad(given, (x.shape[1], 0), value=True)[:, None, None]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = attend(q, k, v, given)
         x_after = self.image.write(x, mixed[:, :, : x.shape[1]], rest)
         if self.context.ends:
             return x_after, context

@@ -38,6 +38,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from radiata_core.errors import InputError
+from radiata_core.nets.conditioning import Conditioned, words_of
 from radiata_core.nets.joint_attention import JointBlock, modulated
 from radiata_core.nets.unet import depth_to_space, space_to_depth
 from radiata_core.specs import buildable
@@ -90,12 +91,8 @@ def sinusoids(positions: Float[Tensor, "tokens axes"], width: int) -> Float[Tens
     return F.pad(waves, (0, width - waves.shape[1]))
 
 
-def _mlp(inner: int, outer: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inner, outer), nn.SiLU(), nn.Linear(outer, outer))
-
-
 @buildable("mmdit")
-class MMDiT(nn.Module):
+class MMDiT(Conditioned):
     """Denoising network `(x, noise_level, context, covariates) ->` tensor of `out_channels` on the grid of x.
 
     Args:
@@ -119,8 +116,6 @@ class MMDiT(nn.Module):
         InputError: dims is not 1, 2 or 3, or a number is out of range.
     """
 
-    octaves: Tensor
-
     def __init__(
         self,
         *,
@@ -138,7 +133,7 @@ class MMDiT(nn.Module):
         shape: Sequence[int] | None = None,
         destination: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(heads * head, frequencies, covariates, destination)
         self.options: dict[str, Any] = {
             "dims": dims,
             "in_channels": in_channels,
@@ -163,11 +158,7 @@ class MMDiT(nn.Module):
         self.dims, self.patch, self.width = dims, patch, heads * head
         self.reference = None if shape is None else self._tokens(tuple(shape))
         self._placed: dict[tuple[object, ...], Tensor] = {}
-        self.register_buffer("octaves", torch.linspace(-2.5, 1.5, frequencies // 2).exp(), persistent=False)
         width = self.width
-        self.embed_noise = _mlp(frequencies, width)
-        self.embed_destination = nn.Linear(frequencies, width) if destination else None
-        self.embed_covariates = _mlp(2 * covariates, width) if covariates else None
         self.embed_patch = nn.Linear(in_channels * patch**dims, width)
         self.embed_context = nn.Linear(context, width) if context else None
         self.blocks = nn.ModuleList(
@@ -189,26 +180,6 @@ class MMDiT(nn.Module):
                 "Pad the data or use another patch."
             )
         return tuple(n // self.patch for n in grid)
-
-    def _waves(self, level: Tensor, batch: int) -> Tensor:
-        # Phases in float32 or finer: bf16 would merge neighbouring levels.
-        phase = level.reshape(-1, 1).float() * self.octaves.float()
-        return torch.cat([phase.sin(), phase.cos()], -1).to(self.octaves.dtype).expand(batch, -1)
-
-    def _embedding(
-        self, level: Tensor, covariates: Tensor | None, target_level: Tensor | None, batch: int
-    ) -> Tensor:
-        e = self.embed_noise(self._waves(level, batch))
-        if self.embed_destination is not None:
-            e = e + self.embed_destination(
-                self._waves(level if target_level is None else target_level, batch)
-            )
-        if self.embed_covariates is not None:
-            count = self.options["covariates"]
-            values = e.new_full((batch, count), torch.nan) if covariates is None else covariates.to(e)
-            missing = values.isnan()
-            e = e + self.embed_covariates(torch.cat([values.masked_fill(missing, 0.0), missing.to(e)], -1))
-        return e
 
     def _positions(self, grid: tuple[int, ...], like: Tensor) -> Tensor:
         key = (grid, like.device, like.dtype)
@@ -237,20 +208,10 @@ class MMDiT(nn.Module):
             InputError: a grid axis that does not divide by the patch, or context the network was not built for.
         """
         grid = self._tokens(tuple(x.shape[2:]))
-        if context is not None and (
-            self.embed_context is None or context.shape[-1] != self.options["context"]
-        ):
-            raise InputError(
-                f"expected context tokens of {self.options['context']} features; got {context.shape[-1]}. "
-                "Build the network with context=features."
-            )
         e = self._embedding(noise_level, covariates, target_level, len(x))
         tokens = self.embed_patch(space_to_depth(x, self.patch).flatten(2).transpose(1, 2))
         tokens = tokens + self._positions(grid, tokens)
-        words, given = None, None
-        if context is not None and self.embed_context is not None:
-            given = ~context.isnan().any(-1)
-            words = self.embed_context(context.masked_fill(~given[..., None], 0.0).to(tokens))
+        words, given = words_of(context, self.embed_context, tokens)
         for block in self.blocks:
             tokens, words = block(tokens, words, e, given)
         shift, scale = self.modulation(F.silu(e)).chunk(2, -1)
