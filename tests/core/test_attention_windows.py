@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from backbones import answer, backbone, picture, told
 
-from radiata_core.attention_windows import window_of, windowed_attention
+from radiata_core.attention_windows import window_of, windowed, windowed_attention
 from radiata_core.errors import InputError
+from radiata_core.sites import sites_of
 
 CASES = [
     ((8,), (4,), (0,)), ((8,), (4,), (2,)), ((7,), (3,), (1,)),
@@ -102,3 +104,72 @@ def test_bad_input_is_one_line(call, message):
     with pytest.raises(InputError, match=message) as caught:
         call(torch.zeros(1, 1, 16, 2))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["unet", "unet-3d", "medforj", "monai", "diffusers"])
+def test_a_windowed_network_is_one_whose_attention_sees_windows(name):
+    """Against the same network with a mask over all pairs added to its attention."""
+    network, x, level = backbone(name), picture(name), told(name)
+    if name == "monai":
+        [
+            setattr(m, "use_flash_attention", True)
+            for m in network.modules()
+            if hasattr(m, "use_flash_attention")
+        ]
+    own = F.scaled_dot_product_attention
+    order = iter(range(100))
+
+    def masked(query, key, value, **options):
+        side = round(query.shape[2] ** (1 / (x.ndim - 2)))
+        grid, window = (side,) * (x.ndim - 2), (side // 2,) * (x.ndim - 2)
+        label = members(grid, window, (side // 4 * (next(order) % 2),) * len(grid))
+        return own(query, key, value, attn_mask=label[:, None] == label[None], scale=options.get("scale"))
+
+    with windowed(network, 2, sites=ordered(network, x, level)):
+        found = answer(network, x, level)
+    F.scaled_dot_product_attention = masked
+    try:
+        wanted = answer(network, x, level)
+    finally:
+        F.scaled_dot_product_attention = own
+    torch.testing.assert_close(found, wanted)
+
+
+def ordered(network, x, level):
+    """Attention sites in the order in which they run."""
+    names, modules = [], dict(network.named_modules())
+    sites = sites_of(network, "attention")
+    hooks = [
+        modules[s.name].register_forward_pre_hook(lambda *_, name=name: names.append(name))
+        for name, s in sites.items()
+    ]
+    answer(network, x, level)
+    [hook.remove() for hook in hooks]
+    return names
+
+
+def test_words_stay_in_every_window_of_a_network():
+    """MMDiT: the token that no window shows to the first is still known to it through the words only."""
+    network, x, level = backbone("mmdit"), picture("mmdit"), told("mmdit")
+    words = torch.randn(3, 2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    far = x.clone()
+    far[:, :, 8:, 8:] += 1
+
+    def corner(context, change):
+        with torch.no_grad(), windowed(network, 2, shift=lambda _: (0.0,)):
+            return network(change, level, context=context)[:, :, :2, :2]
+
+    assert torch.equal(corner(None, x), corner(None, far))
+    assert (corner(words, x) - corner(words, far)).abs().max() > 1e-6
+    with torch.no_grad(), windowed(network, 1):
+        one = network(x, level, context=words)
+    with torch.no_grad(), windowed(network, window=(8, 8)):
+        torch.testing.assert_close(network(x, level, context=words), one)
+
+
+def test_attention_of_another_kind_is_refused():
+    network = backbone("unet")
+    attention = network.down[-1].attention[0]
+    attention.forward = lambda h: h
+    with windowed(network, 2), pytest.raises(InputError, match="attention of another kind"):
+        answer(network, picture("unet"), told("unet"))

@@ -17,22 +17,28 @@ Context tokens (words, covariates) are in every window, and see everything: thei
 was trained with global attention runs windowed, and the other way round (tuning-free, with the loss that this brings).
 
 References:
-    Zhang et al., "HiDiffusion: unlocking higher-resolution creativity and efficiency in pretrained diffusion models", 2024,
-        https://arxiv.org/abs/2311.17528, section on modified shifted window multi-head self-attention.
-    Liu et al., "Swin transformer", 2021, https://arxiv.org/abs/2103.14030, section 3.2 (shifted windows, masked at the seam).
+    Zhang et al., "HiDiffusion: unlocking higher-resolution creativity and efficiency in pretrained diffusion models",
+        2024, https://arxiv.org/abs/2311.17528, section on modified shifted window multi-head self-attention.
+    Liu et al., "Swin transformer", 2021, https://arxiv.org/abs/2103.14030, section 3.2 (shifted, masked at the seam).
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from radiata_core.errors import InputError
+from radiata_core.handles import Call, Handle, attached, cells_of
+from radiata_core.sites import Site, chosen_sites
 
-__all__ = ["window_of", "windowed_attention"]
+__all__ = ["halves", "window_of", "windowed", "windowed_attention"]
 
 
 def window_of(grid: Sequence[int], splits: int | Sequence[int]) -> tuple[int, ...]:
@@ -91,6 +97,111 @@ def windowed_attention(
     seen = None if mask is None else F.pad(mask, (count, 0), value=True)[:, None, None]
     heard = F.scaled_dot_product_attention(q[:, :, count:], k, v, attn_mask=seen, scale=scale)
     return torch.cat([mixed, heard], 2)
+
+
+def halves(site: int) -> tuple[float, ...]:
+    """Displacement in windows, the same on every axis: half a window at every second attention site, else none."""
+    return (0.5 * (site % 2),)
+
+
+def windowed(
+    network: nn.Module,
+    splits: int | Sequence[int] = 2,
+    *,
+    window: Sequence[int] | None = None,
+    shift: Callable[[int], Sequence[float]] = halves,
+    sites: Sequence[str | Site] | None = None,
+    level: Callable[[Tensor], Tensor] | None = None,
+    told: str | None = None,
+) -> Handle:
+    """Handle on a network whose attention sites attend within windows.
+
+    Args:
+        network: Any network with attention sites that call `scaled_dot_product_attention`; MONAI's are made to.
+        splits: Windows along each axis of a site's grid, >= 1; 1 changes nothing, to the bit.
+        window: Tokens of a window along each axis, for a cost that is linear in the grid; None for `splits`.
+        shift: Displacement of the windows of the n-th site, in windows: one number, or one an axis.
+        sites: Names or sites of attention; None for all. HiDiffusion takes those of the finest grid.
+        level: As for `handles.attached`; windows do not depend on it.
+        told: As for `handles.attached`.
+
+    Raises:
+        InputError: no attention sites, or a number out of range; in a call, attention that is not the fused kernel's.
+    """
+    chosen = chosen_sites(network, "attention", sites)
+    if window is None and (splits == 1 if isinstance(splits, int) else set(splits) == {1}):
+        return Handle(lambda: None)
+    undo, modules = contextlib.ExitStack(), dict(network.named_modules())
+    for index, site in enumerate(chosen):
+        module = modules[site.name]
+        place, entered = tuple(shift(index)), dict[int, _Windows]()
+
+        def enter(
+            call: Call, module: nn.Module, args: Any, kwargs: Any, site: Site = site, place: Any = place,
+            entered: dict[int, _Windows] = entered,
+        ) -> None:  # fmt: skip
+            grid = tuple(args[0].shape[2:]) if site.axis == 1 else cells_of(network, call.grid)
+            mode = _Windows(grid, window_of(grid, splits) if window is None else tuple(window), place, site)
+            mode.__enter__()
+            entered[threading.get_ident()] = mode
+
+        def leave(module: nn.Module, args: Any, output: Any, entered: dict[int, _Windows] = entered) -> None:
+            mode = entered.pop(threading.get_ident(), None)
+            if mode is not None:
+                mode.__exit__(None, None, None)
+                mode.check(output)
+
+        undo.callback(attached(network, {site.name: (enter, None)}, level, told).remove)
+        undo.callback(module.register_forward_hook(leave, always_call=True).remove)
+        for part in module.modules():
+            if (
+                getattr(part, "use_flash_attention", None) is False
+            ):  # MONAI's own products cannot be seen from outside
+                part.use_flash_attention = True
+                undo.callback(setattr, part, "use_flash_attention", False)
+    return Handle(undo.close)
+
+
+class _Windows(TorchFunctionMode):
+    """Attention over the tokens of one site becomes windowed while the site runs."""
+
+    def __init__(
+        self, grid: tuple[int, ...], window: tuple[int, ...], place: tuple[float, ...], site: Site
+    ) -> None:
+        super().__init__()
+        places = place if len(place) == len(grid) else place * len(grid)
+        self.grid, self.window, self.site, self.met = grid, window, site, False
+        self.shift = tuple(int(p * w) for p, w in zip(places, window, strict=True))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        named = dict(
+            zip(("query", "key", "value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)
+        )
+        given = named | kwargs
+        q, k, v = given["query"], given["key"], given["value"]
+        words = k.shape[2] - math.prod(self.grid)
+        if words < 0 or (words and not self.site.joint):  # across to another modality: not ours
+            return func(*args, **kwargs)
+        self.met, mask = True, given.get("attn_mask")
+        if given.get("dropout_p") or given.get("is_causal") or (mask is not None and mask.shape[-2] != 1):
+            raise InputError(
+                f"expected attention without dropout, causality or a mask of pairs at {self.site.name!r}; got some. "
+                "Leave this site out of sites=."
+            )
+        seen = None if mask is None else mask[:, 0, 0, math.prod(self.grid) :]
+        return windowed_attention(
+            q, k, v, self.grid, self.window, self.shift, words, seen, given.get("scale")
+        )
+
+    def check(self, output: Any) -> None:
+        if output is not None and not self.met:
+            raise InputError(
+                f"expected scaled_dot_product_attention at {self.site.name!r}; got attention of another kind. "
+                "Switch the network to its fused attention, or leave this site out of sites=."
+            )
 
 
 class _Layout:
@@ -176,9 +287,8 @@ def _within(
             )
     if seen is not None:
         seen = seen.expand(batch, parts, -1, -1, -1).flatten(0, 1)
-    mixed = F.scaled_dot_product_attention(
-        *(part.flatten(0, 1) for part in (asked, keys, values)), attn_mask=seen, scale=scale
-    )
+    asked, keys, values = asked.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
+    mixed = F.scaled_dot_product_attention(asked, keys, values, attn_mask=seen, scale=scale)
     return layout.join(mixed.unflatten(0, (batch, parts)))
 
 

@@ -68,6 +68,7 @@ class UnitVariance:
     sigma_data: float = 1.0
     limit: float = 8.0
     sign = 1.0
+    told_as = "log-snr"
 
     def __call__(self, x: Batch, t: Time, path: Path) -> tuple[Tensor, Tensor]:
         c = path.coefficients(t)
@@ -86,6 +87,7 @@ class MedForJInput:
     """
 
     flip: bool = False
+    told_as = "step"
 
     @property
     def sign(self) -> float:
@@ -152,6 +154,11 @@ class NetworkDenoiser(nn.Module):
             "anchor": self.anchor,
         } | _told(self.kernel)
 
+    @property
+    def told_as(self) -> str | None:
+        """What the network's noise level means (`handles`)."""
+        return getattr(self.scaling, "told_as", None)
+
     def predict(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
         """The prediction in units of `self.prediction`, with the anchor's part added."""
         scaled, level = self.scaling(x, t, self.path)
@@ -187,6 +194,7 @@ class EDMDenoiser(nn.Module):
     """
 
     prediction = Prediction.X0
+    told_as = "quarter-log-kappa"
 
     def __init__(
         self, network: nn.Module, path: Path, sigma_data: float = 0.5, kernel: Kernel | None = None

@@ -37,6 +37,7 @@ _PROVIDERS = (
     "radiata_core.noise_experts",
     "radiata_core.optimal_transport",
     "radiata_core.paths",
+    "radiata_core.routing",
     "radiata_core.time_weights",
     "radiata_core.times",
     "radiata_core.unrolled",

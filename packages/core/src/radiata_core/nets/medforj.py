@@ -94,6 +94,8 @@ class MedForJUNet(nn.Module):
         InputError: the arguments do not fit each other.
     """
 
+    told_as = "step"
+
     def __init__(
         self,
         spatial_dims: int = 3,
