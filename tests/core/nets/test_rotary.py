@@ -14,11 +14,14 @@ def _draw(generator: torch.Generator, *shape: int) -> Tensor:
 
 @pytest.mark.parametrize(("axes", "head"), [(1, 8), (2, 12), (3, 64)])
 def test_it_is_flux(axes: int, head: int, generator: torch.Generator) -> None:
-    """diffusers' position embedding with ids on three axes, and its turn of q and k, to its float32."""
-    flux = pytest.importorskip("diffusers.models.transformers.transformer_flux")
+    """diffusers' angles, axis by axis as Flux puts them together, and its turn of q and k, to its float32."""
     embeddings = pytest.importorskip("diffusers.models.embeddings")
     ids = token_coordinates((2, 3, 4)[:axes], spacing=(1.0, 2.0, 0.5)[:axes])[0]
-    theirs = flux.FluxPosEmbed(theta=100, axes_dim=widths_of_axes(head, axes))(ids)
+    lines = [
+        embeddings.get_1d_rotary_pos_embed(width, line, theta=100, use_real=True)
+        for width, line in zip(widths_of_axes(head, axes), ids.T, strict=True)
+    ]
+    theirs = tuple(torch.cat(parts, -1) for parts in zip(*lines, strict=True))
     ours = rotation_at(ids[None], head)
     for given, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(given[0, 0], expected, rtol=0, atol=1e-5)

@@ -310,6 +310,15 @@ def test_convolutions_reach_across_the_border_of_a_patch(generator: torch.Genera
     assert touched["conv_stem"] > {3, 4, 5, 6, 7, 8}
 
 
+def test_a_new_last_convolution_changes_nothing(generator: torch.Generator) -> None:
+    plain, more = _small(2).double(), _small(2, final_conv=True).double()
+    plain.head.weight.data.normal_(generator=generator)
+    more.load_state_dict(plain.state_dict(), strict=False)
+    x = _draw(generator, 1, 1, 4, 6)
+    torch.testing.assert_close(more(x, ZERO), plain(x, ZERO), rtol=0, atol=1e-12)
+    assert plain(x, ZERO).any()
+
+
 def test_checkpointing_changes_no_gradient_and_keeps_the_context(generator: torch.Generator) -> None:
     """What is computed again in the backward pass hears the context variables of the forward pass."""
     gain: contextvars.ContextVar[float] = contextvars.ContextVar("gain", default=1.0)
@@ -354,6 +363,19 @@ def test_it_survives_json_and_keeps_its_outputs(generator: torch.Generator) -> N
     assert torch.equal(again(x, t), denoiser(x, t))
 
 
+def test_places_made_while_sampling_serve_in_training(generator: torch.Generator) -> None:
+    """They are kept from call to call, and may not be tensors of the inference mode; on "meta" a call costs nothing."""
+    network = _noisy(_small(), generator)
+    x, level = torch.randn(1, 1, 4, 4, generator=generator), torch.zeros(1)
+    with torch.inference_mode():
+        sampled = network(x, level)
+    trained = network(x, level)
+    trained.sum().backward()
+    assert torch.equal(trained.detach(), sampled)
+    with torch.device("meta"):
+        assert _small(3)(torch.zeros(1, 1, 64, 64, 64), torch.zeros(1)).shape == (1, 1, 64, 64, 64)
+
+
 def test_half_precision_agrees_with_single(generator: torch.Generator) -> None:
     """Weights in bfloat16, and autocast, within a thirtieth of the output's size, places in float32 and absent words."""
     network = _noisy(_small(context=5, covariates=2, windows="WG", window=2, final_conv=True), generator)
@@ -376,8 +398,10 @@ def test_bad_input_is_refused() -> None:
         _small()(x[0], level)
     with pytest.raises(InputError, match="context tokens of 0 features; got 3"):
         _small()(x, level, context=torch.zeros(1, 2, 3))
-    with pytest.raises(InputError, match="coordinates of 6 tokens"):
+    with pytest.raises(InputError, match="places of 6 tokens"):
         _small()(x, level, coordinates=torch.zeros(5, 2))
+    with pytest.raises(InputError, match="one a sample of 1; got shape"):
+        _small()(x, level, spacing=torch.ones(3, 2))
     with pytest.raises(InputError, match="dims 0 … 3"):
         _small(4)
     with pytest.raises(InputError, match="1 … 16 voxels"):

@@ -61,6 +61,8 @@ def _rows(values: Sequence[float] | Tensor | None, default: float, axes: int, na
             f"expected {name} of {axes} finite numbers, one an axis; got shape {tuple(given.shape)}, {given.tolist()}. "
             "Geometry is no condition that may be left out: for guidance wrap the network in `Placed`."
         )
+    if name == "spacing" and given.min() <= 0:
+        raise InputError(f"expected a spacing > 0 mm; got {given.tolist()}. A flipped axis is flipped data.")
     return given.reshape(-1, axes)
 
 
@@ -83,8 +85,6 @@ def token_coordinates(
     """
     axes = len(grid)
     step, first = _rows(spacing, 1.0, axes, "spacing"), _rows(origin, 0.0, axes, "origin")
-    if step.min() <= 0:
-        raise InputError(f"expected a spacing > 0 mm; got {step.tolist()}. A flipped axis is flipped data.")
     edges = (1,) * axes if patch is None else tuple(patch)
     lines = [
         torch.arange(n, dtype=torch.float64, device=step.device) * p + (p - 1) / 2

@@ -140,14 +140,11 @@ class Transformer(Conditioned):
             for index in range(depth)
         )
         self.skips = nn.ModuleList(_passing(width) for _ in range(depth // 2 if skips else 0))
-        if destination:
+        if self.embed_destination is not None:
             zeroed(self.embed_destination)
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         self.head = zeroed(nn.Linear(width, out_channels * values))
-        self.final_conv = CONVOLUTIONS[dims](out_channels, out_channels, 3, padding=1) if final_conv else None
-        if self.final_conv is not None:
-            nn.init.dirac_(self.final_conv.weight)
-            nn.init.zeros_(self.final_conv.bias)
+        self.final_conv = _identity(dims, out_channels) if final_conv else None
 
     def token_grid(self, grid: Sequence[int]) -> tuple[int, ...]:
         """Tokens along each axis of a grid of voxels (plain tokens: their number).
@@ -171,37 +168,37 @@ class Transformer(Conditioned):
         like: Tensor,
     ) -> tuple[Rotation | None, Tensor | None]:
         """Rotations of q and k, and what is added to the tokens; none for tokens that have no place."""
-        dtype = torch.promote_types(like.dtype, torch.float32)
-        if coordinates is None and self.dims == 0:
+        if coordinates is not None:
+            return self._placed_at(self._given(coordinates, math.prod(grid), like), like)
+        if self.dims == 0:
             return None, None
-        if coordinates is None:
-            key = None
-            if not isinstance(spacing, Tensor) and not isinstance(origin, Tensor):
-                # The last geometry only: made once, an accelerator is not kept waiting.
-                key = (grid, spacing and tuple(spacing), origin and tuple(origin), like.device, like.dtype)
-                if key in self._placed:
-                    return self._placed[key]
-            coordinates = token_coordinates(grid, self.patch, spacing, origin)
-        else:
-            key, coordinates = None, self._given_places(coordinates, math.prod(grid), len(like))
+        if isinstance(spacing, Tensor) or isinstance(origin, Tensor):
+            places = token_coordinates(grid, self.patch, spacing, origin)
+            return self._placed_at(self._given(places, math.prod(grid), like), like)
+        key = (grid, spacing and tuple(spacing), origin and tuple(origin), like.device, like.dtype)
+        if key not in self._placed:  # the last geometry only: made once, an accelerator is not kept waiting
+            with torch.inference_mode(False):  # what is made while sampling is used in training
+                places = token_coordinates(grid, self.patch, spacing, origin)
+                self._placed = {key: self._placed_at(places, like)}
+        return self._placed[key]
+
+    def _placed_at(self, coordinates: Tensor, like: Tensor) -> tuple[Rotation, Tensor | None]:
         unit = coordinates.new_tensor(self.unit if self.dims else [self.unit[0]] * coordinates.shape[-1])
         cells = (coordinates / unit).to(like.device)
-        cosine, sine = rotation_at(cells, self.head_width, self.options["theta"], dtype)
-        added = None
-        if self.options["absolute"]:
-            added = sinusoids(cells.flatten(0, 1), self.width).unflatten(0, cells.shape[:2]).to(like)
-        places = (cosine, sine), added
-        if key is not None:
-            self._placed = {key: places}
-        return places
+        exact = torch.promote_types(like.dtype, torch.float32)
+        rotation = rotation_at(cells, self.head_width, self.options["theta"], exact)
+        if not self.options["absolute"]:
+            return rotation, None
+        waves = sinusoids(cells.flatten(0, 1), self.width).unflatten(0, cells.shape[:2])
+        return rotation, waves.to(like.dtype)
 
-    def _given_places(self, coordinates: Tensor, count: int, batch: int) -> Tensor:
+    def _given(self, coordinates: Tensor, count: int, like: Tensor) -> Tensor:
         rows = coordinates if coordinates.ndim == 3 else coordinates[None]
-        fits = rows.ndim == 3 and rows.shape[1] == count and rows.shape[0] in (1, batch)
+        fits = rows.ndim == 3 and rows.shape[1] == count and rows.shape[0] in (1, len(like))
         if not fits or (self.dims and rows.shape[-1] != self.dims) or not rows.isfinite().all():
             raise InputError(
-                f"expected finite coordinates of {count} tokens, (tokens, axes) or (batch, tokens, axes); got "
-                f"{tuple(coordinates.shape)}. Guidance drops conditions by NaN: wrap the network in `Placed`."
+                f"expected finite places of {count} tokens, one row or one a sample of {len(like)}; got shape "
+                f"{tuple(rows.shape)}. Guidance drops conditions by NaN: wrap the network in `Placed`."
             )
         return rows.double()
 
@@ -271,7 +268,8 @@ class Transformer(Conditioned):
         y = unfold(self.head(modulated(tokens, shift, scale)), self.patch, grid)
         if self.final_conv is not None:
             y = self.final_conv(y)
-        return y[(..., *[slice(n) for n in x.shape[2:]])]
+        kept: Any = (..., *[slice(n) for n in x.shape[2:]])
+        return y[kept]
 
 
 class Placed(nn.Module):
@@ -302,6 +300,15 @@ def _passing(width: int) -> nn.Linear:
     """Linear([x, skip]) = x."""
     layer = zeroed(nn.Linear(2 * width, width))
     nn.init.eye_(layer.weight[:, :width])
+    return layer
+
+
+def _identity(dims: int, channels: int) -> nn.Module:
+    """A convolution of 3^n voxels that changes nothing yet."""
+    layer = CONVOLUTIONS[dims](channels, channels, 3, padding=1)
+    nn.init.dirac_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -89,7 +89,7 @@ def _convolutions(network: Transformer, tokens: tuple[int, ...]) -> int:
     voxels = [n * p for n, p in zip(tokens, network.patch, strict=True)]
     total = 0
     if network.final_conv is not None:
-        total += 2 * network.final_conv.weight.numel() * math.prod(voxels)
+        total += 2 * cast(nn.Conv3d, network.final_conv).weight.numel() * math.prod(voxels)
     if isinstance(network.embed_patch, ConvStem):
         for layer in network.embed_patch.layers:
             convolution = cast(nn.Conv3d, layer)
