@@ -20,6 +20,7 @@ from radiata_core.errors import InputError
 __all__ = ["buildable", "describe", "rebuild"]
 
 _PROVIDERS = (
+    "radiata_core.aggregated_denoisers",
     "radiata_core.anchors",
     "radiata_core.conversion",
     "radiata_core.denoisers",
@@ -30,6 +31,7 @@ _PROVIDERS = (
     "radiata_core.joint_denoisers",
     "radiata_core.kernels",
     "radiata_core.low_rank",
+    "radiata_core.modality_laws",
     "radiata_core.nets.medforj",
     "radiata_core.nets.mmdit",
     "radiata_core.nets.transformer",
@@ -38,6 +40,7 @@ _PROVIDERS = (
     "radiata_core.optimal_transport",
     "radiata_core.paths",
     "radiata_core.routing",
+    "radiata_core.shared_modalities",
     "radiata_core.time_weights",
     "radiata_core.times",
     "radiata_core.unrolled",
