@@ -221,6 +221,18 @@ def test_rows_do_not_see_each_other(generator: torch.Generator) -> None:
     )
 
 
+def test_not_given_is_not_zero(generator: torch.Generator) -> None:
+    """A covariate that is NaN is flagged, not read as 0; a word with one NaN in it is no word; words have no order."""
+    network = _noisy(_small(context=5, covariates=1), generator).double()
+    x, context = _draw(generator, 1, 1, 4, 6), _draw(generator, 1, 3, 5)
+    unknown, zero = torch.full((1, 1), torch.nan, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    assert (network(x, ZERO, unknown) - network(x, ZERO, zero)).abs().max() > 1e-3
+    expected = network(x, ZERO, None, context[:, :2])
+    torch.testing.assert_close(network(x, ZERO, None, context[:, [1, 0]]), expected, rtol=0, atol=1e-10)
+    context[0, 2, 1] = torch.nan
+    torch.testing.assert_close(network(x, ZERO, None, context), expected, rtol=0, atol=1e-10)
+
+
 def test_a_denoiser_is_a_flow_map_at_the_start(generator: torch.Generator) -> None:
     denoiser = _noisy(_small(context=3), generator)
     student = _small(context=3, destination=True)

@@ -31,7 +31,7 @@ References:
     Esser et al., "Scaling rectified flow transformers for high-resolution image synthesis", 2024,
         https://arxiv.org/abs/2403.03206, section 4, figure 2 and section 5.3.2 (norms of q and k).
     Peebles & Xie, "Scalable diffusion models with transformers", 2023, https://arxiv.org/abs/2212.09748, section 3.2.
-    Chen et al., "PixArt-alpha", 2023, https://arxiv.org/abs/2310.00426, section 2.3 (adaLN-single).
+    Chen et al., "PixArt-alpha", 2023, https://arxiv.org/abs/2310.00426 (adaLN-single).
 """
 
 import math
