@@ -18,8 +18,8 @@ and k, one softmax over tokens and context. What differs from `nets.mmdit`, whic
 - **Modulation** of each block (`shared_modulation=False`, adaLN-zero) or of all (True, adaLN-single: a third fewer weights).
 
 A new network is silent: gates, modulations and the last layer are zero. With large patches let it predict x_0
-(`NetworkDenoiser(network, path, "sample")`): the noise of an 8^3 patch has 512 dimensions and does not fit through 384 channels,
-the image of it does (Li & He).
+(`NetworkDenoiser(network, path, "sample")`): the noise of an 8^3 patch has 512 dimensions and does not fit through 384
+channels, the image of it does (Li & He).
 
 References:
     Peebles & Xie, "Scalable diffusion models with transformers", 2023, https://arxiv.org/abs/2212.09748, section 3.2.
