@@ -6,6 +6,7 @@ import torch
 
 from radiata_core.nets.medforj import MedForJUNet
 from radiata_core.nets.mmdit import MMDiT
+from radiata_core.nets.transformer import Transformer
 from radiata_core.nets.unet import UNet
 from radiata_core.seeds import generator_of
 
@@ -33,6 +34,7 @@ MAKERS = {
     "unet": lambda: UNet(dims=2, channels=(16, 32, 32), patch=2),
     "unet-3d": lambda: UNet(channels=(16, 32), down_blocks=(0, 1), up_blocks=(1, 1), attention=(False, True)),
     "mmdit": lambda: MMDiT(dims=2, patch=2, depth=3, heads=2, head=16, context=5),
+    "transformer": lambda: Transformer(dims=2, patch=(2, 4), depth=3, heads=2, head=16, context=5),
     "medforj": lambda: MedForJUNet(2, 1, 1, (16, 32), 1, (False, True), resblock_updown=True),
     "monai": _monai,
     "diffusers": _diffusers,

@@ -217,3 +217,16 @@ def test_a_removed_handle_is_removed_once():
     other.remove()
     with routed(network, shared=0.9):
         assert torch.equal(answer(network, x, level), alone)
+
+
+def test_blocks_that_are_computed_again_are_computed_with_their_handles():
+    """Gradients of a routed, windowed transformer do not depend on checkpointing."""
+    gradients = []
+    for checkpointing in (False, True):
+        network = backbone("transformer").train()
+        network.checkpointing = checkpointing
+        with routed(network, shared=0.5, power=1.0), windowed(network, 2):
+            network(picture("transformer"), told("transformer")).square().sum().backward()
+        gradients.append([parameter.grad for parameter in network.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 10
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))

@@ -189,10 +189,16 @@ def _token_modules(network: nn.Module) -> set[str]:
 
 
 def cells_of(network: nn.Module, grid: Sequence[int]) -> tuple[int, ...]:
-    """Tokens along each axis for an input of `grid` voxels: the network's `patch` (a number, or one an axis), rounded up."""
-    patch: Any = next((m.patch for m in network.modules() if hasattr(m, "patch")), 1)
-    sizes = (patch,) * len(grid) if isinstance(patch, int) else tuple(patch)
-    return tuple(math.ceil(n / p) for n, p in zip(grid, sizes, strict=True))
+    """Tokens along each axis for an input of `grid` voxels: the network's own `token_grid`, or voxels over its `patch`."""
+    for module in network.modules():
+        if hasattr(module, "token_grid"):
+            cells: tuple[int, ...] = module.token_grid(grid)
+            return cells
+        if hasattr(module, "patch"):
+            patch: Any = module.patch
+            sizes = (patch,) * len(grid) if isinstance(patch, int) else tuple(patch)
+            return tuple(math.ceil(n / p) for n, p in zip(grid, sizes, strict=True))
+    return tuple(grid)
 
 
 def on_cells(tokens: Tensor, cells: Sequence[int]) -> Tensor:
