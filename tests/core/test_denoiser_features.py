@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from backbones import TOLD_STEPS, backbone, picture
 
 from radiata_core.denoiser_features import DenoiserFeatures, decoder_layers, on_grid
-from radiata_core.denoisers import EDMDenoiser
+from radiata_core.denoisers import EDMDenoiser, MedForJInput, NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.nets.unet import UNet
 from radiata_core.paths import LinearPath
@@ -24,6 +25,18 @@ def tiny(dims: int = 2, norm: str = "channel") -> EDMDenoiser:
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.2)
     return EDMDenoiser(network, LinearPath(), 0.45)
+
+
+class Sampled(torch.nn.Module):
+    """A network of any library as a tensor in, a tensor out."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor, noise_level: torch.Tensor) -> torch.Tensor:
+        found = self.network(x, noise_level)
+        return found if isinstance(found, torch.Tensor) else found.sample
 
 
 def test_decoder_levels_run_from_coarse_to_fine() -> None:
@@ -108,3 +121,48 @@ def test_bad_input_is_named() -> None:
         DenoiserFeatures(tiny())(torch.zeros((2, 1, 8, 8)), generators_of([0]))
     with pytest.raises(InputError, match=r"from layer network\.embed"):
         DenoiserFeatures(tiny(), layers=("network.embed",))(torch.zeros((2, 1, 8, 8)), generators_of([0, 1]))
+
+
+@pytest.mark.parametrize("name", ["unet", "mmdit", "medforj", "monai", "diffusers"])
+def test_layers_are_found_and_read_on_networks_of_three_libraries(name: str) -> None:
+    """The last layer's map is what the test's own hook sees at the same call; tokens lie on their grid, rows alone agree."""
+    network = backbone(name).float()
+    scaling = MedForJInput() if name in TOLD_STEPS else None
+    denoiser = NetworkDenoiser(Sampled(network), LinearPath(), "velocity", scaling)
+    features = DenoiserFeatures(denoiser, (0.5,), estimate=False)
+    x = picture(name).float()
+    layer = features.layers[-1]
+    seen = []
+    handle = denoiser.get_submodule(layer).register_forward_hook(lambda _, __, output: seen.append(output))
+    maps = dict(features.named_maps(x, generators_of([1, 2, 3])))
+    handle.remove()
+    assert list(maps) == [(each, 0.5) for each in features.layers]
+    values, direct = maps[layer, 0.5], seen[0]
+    if name == "mmdit":
+        tokens = direct[0]
+        torch.testing.assert_close(values[:, :, 3, 5], tokens[:, 3 * 8 + 5])
+        assert values.shape[2:] == (8, 8)
+    else:
+        torch.testing.assert_close(values, direct)
+        sizes = [each.shape[-1] for each in maps.values()]
+        assert sizes == sorted(sizes)
+    alone = dict(features.named_maps(x[1:2], generators_of([2])))[layer, 0.5]
+    torch.testing.assert_close(values[1:2], alone, atol=1e-4, rtol=1e-4)
+    vectors = features.vectors(x, generators_of([1, 2, 3]), 2)[layer, 0.5]
+    quarter = values[:, :, : values.shape[2] // 2, : values.shape[3] // 2].mean((2, 3))
+    torch.testing.assert_close(vectors.unflatten(1, (-1, 4))[:, :, 0], quarter)
+
+
+def test_draws_average_and_rows_of_one_seed_share_their_noise(generator: torch.Generator) -> None:
+    denoiser, x = tiny(), torch.randn((2, 1, 8, 8), generator=generator)
+    x[1] = x[0]
+    one = DenoiserFeatures(denoiser, (1.0,))
+    three = DenoiserFeatures(denoiser, (1.0,), draws=3)
+    rolling = generators_of([4, 4])
+    mean = sum(one(x, rolling) for _ in range(3)) / 3
+    torch.testing.assert_close(three(x, generators_of([4, 4])), mean)
+    torch.testing.assert_close(mean[0], mean[1])
+    with pytest.raises(InputError, match="draws >= 1"):
+        DenoiserFeatures(denoiser, draws=0)
+    with pytest.raises(InputError, match="cells >= 1"):
+        one.vectors(x, generators_of([4, 4]), 0)
