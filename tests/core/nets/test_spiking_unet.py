@@ -82,7 +82,7 @@ def test_learns_through_its_spikes() -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert sum(losses[-8:]) < 0.5 * sum(losses[:8])
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []

@@ -212,7 +212,7 @@ class SpikingUNet(nn.Module):
         for level in reversed(range(len(self.up))):
             if level < len(self.up) - 1:
                 h = F.interpolate(self.grow[level](h), scale_factor=2.0, mode="nearest") + skips[level]
-            for block in self.up[level]:  # type: ignore[union-attr]
+            for block in self.up[level]:  # type: ignore[attr-defined]
                 h = block(h, e)
         output: Tensor = self.head(decoded(F.silu(h), self.steps, self.decay))
         return output
