@@ -47,6 +47,7 @@ __all__ = [
     "level_of_step",
     "on_cells",
     "tapped",
+    "told_module",
 ]
 
 
@@ -115,6 +116,7 @@ def attached(
     level: Callable[[Tensor], Tensor] | None = None,
     told: str | None = None,
     reads: bool = False,
+    first: bool = False,
 ) -> Handle:
     """Handle on functions around modules.
 
@@ -128,11 +130,12 @@ def attached(
         level: Noise level in [0, 1] from what the network is told; None for what the parameter's name says.
         told: Name of the parameter of `forward` that is the noise level; None for noise_level, timesteps or timestep.
         reads: Whether `after` only reads: then it comes after all that change the output, whenever it was attached.
+        first: Whether `before` comes before those attached so far: for what changes the grid. Not on the network itself.
 
     Raises:
         InputError: no module is told a noise level, or a name that is no module.
     """
-    outer, parameter, word = _told_module(network, told)
+    outer, parameter, word = told_module(network, told)
     meaning = level or _MEANINGS.get(word)
     if meaning is None:
         raise InputError(f"expected a function from {parameter!r} to [0, 1]; got none. Give level=.")
@@ -145,7 +148,10 @@ def attached(
             undo.close()
             raise InputError(f"expected modules of the network; got {name!r}. It has {some_of(modules)}.")
         if before is not None:
-            undo.callback(modules[name].register_forward_pre_hook(_pre(key, before), with_kwargs=True).remove)
+            hook = _pre(key, before)
+            undo.callback(
+                modules[name].register_forward_pre_hook(hook, prepend=first, with_kwargs=True).remove
+            )
         if after is not None:
             hook = _post(key, after)
             undo.callback(
@@ -211,8 +217,12 @@ def first_of(values: Any) -> Tensor:
     return values if isinstance(values, Tensor) else values[0]
 
 
-def _told_module(network: nn.Module, told: str | None) -> tuple[nn.Module, str, str]:
-    """The outermost module that is told a noise level, the parameter's name, and the word for its meaning."""
+def told_module(network: nn.Module, told: str | None = None) -> tuple[nn.Module, str, str]:
+    """The outermost module that is told a noise level, the parameter's name, and the word for its meaning.
+
+    Raises:
+        InputError: no module is told one.
+    """
     word = None
     for module in network.modules():
         word = word or getattr(module, "told_as", None)

@@ -53,6 +53,14 @@ def depth_to_space(x: Tensor, patch: int) -> Tensor:
     return unfolded.reshape(batch, channels, *[size * patch for size in grid])
 
 
+def _on_grid(positions: Tensor, grid: Sequence[int]) -> Tensor:
+    """Learned positions, interpolated where the grid is another one of the same field of view."""
+    if positions.shape[2:] == tuple(grid):
+        return positions
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
+    return F.interpolate(positions, tuple(grid), mode=mode)
+
+
 def _zero(layer: nn.Module) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -157,7 +165,8 @@ class UNet(nn.Module):
         covariates: Number of covariates K; 0 for none.
         embedding: Width of the conditioning embedding.
         frequencies: Fourier features of the noise level.
-        shape: The grid, for learned positions; None for any grid and no positions.
+        shape: The grid, for learned positions; None for any grid and no positions. A multiple of it is taken as finer
+            voxels of the same field of view, and positions are interpolated (`finer_voxels`).
         destination: Whether the network is a flow map and takes a second noise level, that of the destination. Its
             embedding starts at zero: weights of a denoiser start a flow map.
         norm: "group", or "channel" for a network without attention that is local (`ChannelNorm`).
@@ -248,9 +257,11 @@ class UNet(nn.Module):
                 "Pad the volume or use fewer levels."
             )
         wanted = self.options["shape"]
-        if wanted is not None and grid != wanted:
+        if wanted is not None and (
+            len(grid) != len(wanted) or any(n % w for n, w in zip(grid, wanted, strict=True))
+        ):
             raise InputError(
-                f"expected a grid of {'x'.join(map(str, wanted))} (the network knows its positions); got "
+                f"expected a grid of {'x'.join(map(str, wanted))} or a multiple (the network knows its positions); got "
                 f"{'x'.join(map(str, grid))}. Prepare the data with that shape, or build the network without `shape`."
             )
 
@@ -295,7 +306,7 @@ class UNet(nn.Module):
             if level:
                 h = self.shrink[level - 1](h)
                 if len(self.positions):
-                    h = h + self.positions[level - 1]
+                    h = h + _on_grid(self.positions[level - 1], h.shape[2:])
             h = blocks(h, e)
             skips.append(h)
         for level in reversed(range(len(self.up))):
