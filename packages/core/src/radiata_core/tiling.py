@@ -61,6 +61,7 @@ class TiledDenoiser(nn.Module):
 
     It holds no weights of its own and is not for files. The grid is continued by its mirror image to a multiple of the
     network's, and cut again. A volume may stay on the CPU while the network is on another device: blocks travel.
+    Conditions on the grid of x, `(batch or 1, channel, *space)`, are cut like x.
 
     Args:
         denoiser: E[x_0 | x_t], local; with an attribute `network` whose `multiple` tells what grids it takes.
@@ -109,10 +110,15 @@ class TiledDenoiser(nn.Module):
             InputError: memory does not suffice for the smallest tile.
         """
         space = tuple(x.shape[2:])
-        whole = _continued(x, [_up(n, self.multiple) for n in space])
+        wanted = [_up(n, self.multiple) for n in space]
+        whole = _continued(x, wanted)
+        given = {
+            name: _continued(value, wanted) if _is_on(value, space) else value
+            for name, value in conditions.items()
+        }
         while True:
             try:
-                found = self._in_blocks(whole, t, conditions)
+                found = self._in_blocks(whole, t, given)
                 break
             except (MemoryError, RuntimeError) as error:
                 if not _is_memory(error):
@@ -133,22 +139,32 @@ class TiledDenoiser(nn.Module):
         ]
         for start in range(0, len(places), self.together):
             some = places[start : start + self.together]
-            rows = [row for row, _ in some]
             blocks = torch.stack([x[_at(row, corner, 0)] for row, corner in some])
-            values = self._called(blocks, t, rows, len(x), conditions)
+            values = self._called(blocks, t, some, x, conditions)
             for value, (row, corner) in zip(values, some, strict=True):
                 found[_at(row, corner, 1)] = value[_at(0, corner, 2)[1:]].to(found)
         return found
 
     def _called(
-        self, blocks: Tensor, t: Tensor, rows: list[int], batch: int, conditions: dict[str, Any]
+        self,
+        blocks: Tensor,
+        t: Tensor,
+        places: Sequence[tuple[int, Sequence[Block]]],
+        x: Tensor,
+        conditions: dict[str, Any],
     ) -> Tensor:
         device = next((p.device for p in self.parameters()), blocks.device)
-        of_rows = t if t.ndim == 0 or len(t) != batch else t[rows]
-        given = {
-            name: value[rows].to(device) if isinstance(value, Tensor) and len(value) == batch else value
-            for name, value in conditions.items()
-        }
+        rows = [row for row, _ in places]
+        of_rows = t if t.ndim == 0 or len(t) != len(x) else t[rows]
+
+        def of_blocks(value: Any) -> Any:
+            if _is_on(value, tuple(x.shape[2:])):
+                parts = [value[_at(row if len(value) > 1 else 0, corner, 0)] for row, corner in places]
+                return torch.stack(parts).to(device)
+            is_batch = isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(x)
+            return value[rows].to(device) if is_batch else value
+
+        given = {name: of_blocks(value) for name, value in conditions.items()}
         values: Tensor = self.denoiser(blocks.to(device), of_rows, **given)
         return values
 
@@ -161,8 +177,9 @@ class TiledDenoiser(nn.Module):
             torch.cuda.empty_cache()
         tile = min(self.tile or max(space), _up(max(space), self.multiple))
         if self.together > 1:
-            self.together, change = 1, "one block at a time"
-        elif tile > self.multiple:
+            self._one_at_a_time()
+            return
+        if tile > self.multiple:
             self.tile = _up(tile // 2, self.multiple)
             change = f"tiles of {self.tile} voxels in place of {tile}"
         else:
@@ -170,6 +187,13 @@ class TiledDenoiser(nn.Module):
                 f"expected memory for a block of {tile + 2 * self.halo} voxels along each axis; got less. "
                 "Use a smaller halo, or a machine with more."
             )
+        self._said(change)
+
+    def _one_at_a_time(self) -> None:
+        self.together = 1
+        self._said("one block at a time")
+
+    def _said(self, change: str) -> None:
         line = f"memory does not suffice: going on with {change}"
         if self.say is None:
             print(line, file=sys.stderr)
@@ -180,6 +204,11 @@ class TiledDenoiser(nn.Module):
 def _at(row: int, corner: Sequence[Block], which: int) -> tuple[Any, ...]:
     """Index of (row, all channels, one of the three slices along each axis)."""
     return (row, slice(None), *(block[which] for block in corner))
+
+
+def _is_on(value: Any, space: tuple[int, ...]) -> bool:
+    """Whether a condition lies on the grid."""
+    return isinstance(value, Tensor) and value.ndim == len(space) + 2 and tuple(value.shape[2:]) == space
 
 
 def _up(number: int, multiple: int) -> int:
