@@ -168,7 +168,8 @@ def _thinned(x: Tensor, ratios: Sequence[int], lowpass: bool) -> Tensor:
         )
     if lowpass:
         return _POOL[len(grid)](x, each)
-    return x[(..., *(slice(None, None, r) for r in each))]
+    every: tuple[Any, ...] = (..., *(slice(None, None, r) for r in each))
+    return x[every]
 
 
 def _repeated(x: Tensor, ratios: Sequence[int]) -> Tensor:
@@ -201,12 +202,12 @@ def _split_by_rows(outer: nn.Module) -> Callable[[], None]:
         return _joined(answers, torch.cat(groups).argsort())
 
     # As a method, so that a deep copy of the network has its own.
-    outer.forward = types.MethodType(forward, outer)  # type: ignore[method-assign]
+    outer.forward = types.MethodType(forward, outer)
 
     def undo() -> None:
         del outer.__dict__["forward"]
         if held is not None:
-            outer.forward = held  # type: ignore[method-assign]
+            outer.forward = held
 
     return undo
 

@@ -228,10 +228,11 @@ def noise_of_box(
     for row, place in itertools.product(range(len(seeds)), itertools.product(*spans)):
         number = generator_of(seeds[row], key, *place)
         drawn = torch.randn(channels, *[cell] * len(shape), generator=number)
-        into, out = [], []
+        into: list[Any] = [row, slice(None)]
+        out: list[Any] = [slice(None)]
         for low, size, index in zip(origin, shape, place, strict=True):
             first, last = max(index * cell, low), min((index + 1) * cell, low + size)
             into.append(slice(first - low, last - low))
             out.append(slice(first - index * cell, last - index * cell))
-        noise[(row, slice(None), *into)] = drawn[(slice(None), *out)]
+        noise[tuple(into)] = drawn[tuple(out)]
     return noise
