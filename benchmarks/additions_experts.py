@@ -13,6 +13,11 @@ skipped_gradient  grad log f(D(x_t)): clean classifier, clean estimate, no gradi
 Each gets Bayes' weight 1 and, `_strong`, weight 4. Single and multi_expert have the same number of additions *in use* at a
 time; multi_expert has five times as many to store. Keys, a value a seed (data are the same; weights and noise are not):
 
+Weights of different guides do not compare, so one and five experts also get the weights of `FRONTIER`:
+
+within_*     the largest share obeyed at any weight whose damage is not above that of the generator without a guide
+frontier_*   share obeyed and damage at each weight
+
 guidance_*   share of 400 samples in which the judge sees the class that was asked for; guidance_none is without a guide
 damage_*     Frechet distance, in the 12 first principal components of training images, of the 400 samples to held-out images
              over that of training images to them: 1 is as close as training images; damage_none is without a guide
@@ -29,7 +34,7 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
-from radiata_core.denoisers import NetworkDenoiser
+from radiata_core.denoisers import Denoiser, NetworkDenoiser
 from radiata_core.generated_sets import generated_set
 from radiata_core.nets.unet import UNet
 from radiata_core.noise_experts import (
@@ -53,6 +58,7 @@ PATH = LinearPath()
 EDGES = even_edges(PATH, 5)
 GRID, CLASSES, BATCH, DRAWS = (8, 8), 10, 64, 400
 WEIGHTS = {"": 1.0, "_strong": 4.0}
+FRONTIER = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 CLAIMS: list[tuple[str, str, str, str]] = [
     ("several experts obey more than one", "guidance_multi_expert", ">", "guidance_single"),
@@ -66,6 +72,12 @@ CLAIMS: list[tuple[str, str, str, str]] = [
     ),
     ("several read noise better than one", "accuracy_multi_expert", ">", "accuracy_single"),
     ("several do no more damage than one", "damage_multi_expert", "<", "damage_single"),
+    (
+        "several obey more than one at no more damage than without a guide",
+        "within_multi_expert",
+        ">",
+        "within_single",
+    ),
 ]
 
 
@@ -205,12 +217,22 @@ def measure_one(seed: int, quick: bool) -> dict[str, float]:
         for name in ("off_the_shelf", "single", "multi_expert", "skipped_gradient")
         for word, weight in WEIGHTS.items()
     }
-    found: dict[str, float] = {}
-    for name, arm in arms.items():
+
+    def judged(arm: Denoiser) -> tuple[float, float]:
         with torch.no_grad():
             drawn = integrate(arm, noise, walk)
-        found[f"guidance_{name}"] = float((judge.predict(flat(drawn)) == target.numpy()).mean())
-        found[f"damage_{name}"] = distance(flat(drawn), flat(held), axes) / floor
+        obeyed = float((judge.predict(flat(drawn)) == target.numpy()).mean())
+        return obeyed, distance(flat(drawn), flat(held), axes) / floor
+
+    found: dict[str, float] = {}
+    for name, arm in arms.items():
+        found[f"guidance_{name}"], found[f"damage_{name}"] = judged(arm)
+    for name in ("single", "multi_expert"):
+        curve = [judged(guided(name, weight)) for weight in FRONTIER]
+        for weight, (obeyed, damage) in zip(FRONTIER, curve, strict=True):
+            found[f"frontier_{name}_{weight:g}"], found[f"frontier_damage_{name}_{weight:g}"] = obeyed, damage
+        within = [obeyed for obeyed, damage in curve if damage <= found["damage_none"]]
+        found[f"within_{name}"] = max([found["guidance_none"], *within])
     t = PATH.time_of_log_snr(torch.tensor(-0.6, dtype=torch.float64))
     noisy = add_noise(PATH, held, noise_of(generators_of(range(len(held)), 8), held.shape[1:]), t)
     said = {name: guide(noisy, t) for name, guide in guides.items()} | {"off_the_shelf": clean(noisy)}
