@@ -36,9 +36,11 @@ _EDGES = (-4.0, -2.0, 0.0, 2.0, 4.0)
 class Objective(Protocol):
     """A loss with `.value` (), `.per_sample` (batch,) and `.t` (batch,), e.g. `objectives.Regression`.
 
-    Two attributes are optional. `at(step)` gives the objective of a step, for one that changes during the run: a function of
+    Three attributes are optional. `at(step)` gives the objective of a step, for one that changes in a run: a function of
     the step alone, so that a resumed run is the same run. `companions` names entries of the items that are not conditions
-    (the noise a head is paired with): they are passed on in full, never hidden by dropout.
+    (the noise a head is paired with): they are passed on in full, never hidden by dropout. `beside` is a module with what is
+    trained or kept beside the denoiser (a projector, a moving teacher): it shares the optimiser and the checkpoints, and is
+    neither in the averages nor in the models that are written.
     """
 
     def __call__(
@@ -84,9 +86,9 @@ def _at(objective: Any, step: int) -> Objective:
 class _LossModule(torch.nn.Module):
     """The loss as a module: what DDP and mixed precision wrap is its forward."""
 
-    def __init__(self, denoiser: torch.nn.Module, objective: Objective) -> None:
+    def __init__(self, denoiser: torch.nn.Module, objective: Objective, beside: torch.nn.Module) -> None:
         super().__init__()
-        self.denoiser, self.objective = denoiser, objective
+        self.denoiser, self.objective, self.beside = denoiser, objective, beside
 
     def forward(self, x0, generators, conditions, step):
         loss = _at(self.objective, step)(self.denoiser, x0, generators, **conditions)
@@ -118,14 +120,15 @@ class Trainer:
         self.denoiser = denoiser.to(self.accelerator.device)
         for module in held_modules(objective):
             module.to(self.accelerator.device)
+        self.beside: torch.nn.Module = getattr(objective, "beside", torch.nn.ModuleList())
         optimizer = torch.optim.AdamW(
-            denoiser.parameters(),
+            [*denoiser.parameters(), *(p for p in self.beside.parameters() if p.requires_grad)],
             lr=options.learning_rate,
             betas=options.betas,
             weight_decay=options.weight_decay,
         )
         self.model, self.optimizer = self.accelerator.prepare(
-            _LossModule(self.denoiser, objective), optimizer
+            _LossModule(self.denoiser, objective, self.beside), optimizer
         )
         self.ema = EMA(self.denoiser, options.ema)
         self.step = 0
@@ -175,6 +178,7 @@ class Trainer:
                 )
         self.step = int(state["step"])
         self.denoiser.load_state_dict(state["model"])
+        self.beside.load_state_dict(state.get("beside", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         self.ema.load_state_dict(state["ema"])
         if self.accelerator.scaler is not None and state["scaler"] is not None:
@@ -185,9 +189,11 @@ class Trainer:
         self.check_losses()
         if self.main:
             scaler = self.accelerator.scaler
+            beside = self.beside.state_dict()
             self.checkpoints.write(
                 self.step,
-                {
+                ({"beside": beside} if beside else {})
+                | {
                     "step": self.step,
                     "identity": self._identity(),
                     "model": self.denoiser.state_dict(),
