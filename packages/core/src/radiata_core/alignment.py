@@ -3,7 +3,7 @@ r"""Alignment: a hidden layer of a denoiser is taught to contain what a frozen e
 $$\mathcal L = \mathcal L_{\mathrm{denoise}} - \lambda\, \frac1N \sum_{n=1}^{N}
   \cos\big(h_\phi(H(x_t))_n,\; \tilde y_n\big), \qquad y = f(x_0)$$
 
-H is a layer about a third of the way through the network, $h_\phi$ a small projector that is thrown away after training, f any
+H is a layer about a third of the way through the network, $h_\phi$ a small projector that is dropped after training, f any
 encoder (`feature_targets`). What is learnt is a representation; the denoising loss itself was not lowered by it here.
 
 Two forms, which differ in projector and target. REPA: an MLP cell by cell, targets as they are. iREPA, the default: one
@@ -102,7 +102,7 @@ class Alignment(nn.Module):
             )
         if min(channels, target_channels, hidden) < 1 or dims not in _CONVOLUTIONS:
             raise InputError(
-                f"expected channels >= 1 and 1 to 3 dimensions; got {channels} hidden and {target_channels} target channels, "
+                f"expected channels >= 1 and 1 to 3 dimensions; got {channels} and {target_channels} target channels, "
                 f"width {hidden}, {dims} dimensions. See the shapes of both maps."
             )
         if not 0 <= weight < math.inf or not 0 <= gamma <= 1:

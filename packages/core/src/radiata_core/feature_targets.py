@@ -97,7 +97,7 @@ def tapped_features(
     values = _read(module, layer, example, prepare)
     if stride is None and values.ndim != example.ndim:
         raise InputError(
-            f"expected maps (batch, channels, {example.ndim - 2} axes) from {layer or 'the module'}; got {tuple(values.shape)}. "
+            f"expected maps (batch, channels, {example.ndim - 2} axes); got {tuple(values.shape)}. "
             "Give stride= if these are tokens, or choose another layer."
         )
     grid = example.shape[2:]
