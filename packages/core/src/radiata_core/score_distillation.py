@@ -151,7 +151,7 @@ class ScoreDistillation:
         Args:
             views: What the parameters show, with their graph, (view, channel, *grid).
             progress: How much of the optimisation is done, in [0, 1].
-            generators: One a view; the same one several times is walked in order.
+            generators: One a view; the same one several times gives all times first, then all noise.
             **conditions: Of the denoiser, one row a view.
 
         Raises:
@@ -170,14 +170,11 @@ class ScoreDistillation:
             raise InputError(
                 f"expected times 0 < low <= high <= 1; got {low} and {high} at progress {progress}. See AnnealedTimes."
             )
-        times, noise = [], []
-        for generator in generators:
-            u = torch.rand((), generator=generator, dtype=torch.float64, device=generator.device)
-            times.append(low + (high - low) * u.cpu())
-            noise.append(noise_of([generator], views.shape[1:], views.dtype, views.device))
-        t = torch.stack(times)
+        u = [torch.rand((), generator=g, dtype=torch.float64, device=g.device).cpu() for g in generators]
+        t = low + (high - low) * torch.stack(u)
+        noise = noise_of(generators, views.shape[1:], views.dtype, views.device)
         with torch.no_grad():
-            x = add_noise(self.denoiser.path, views.detach(), torch.cat(noise), t)
+            x = add_noise(self.denoiser.path, views.detach(), noise, t)
             target = self.denoiser(x, t, **conditions).detach()
         weight = self.weight(t, self.denoiser.path).to(views.device)
         squared = (views - target).square().flatten(1).sum(1)
