@@ -79,7 +79,7 @@ def main() -> None:
     sets = {
         "4 mm, as trained": (drawn(denoiser, 1, nothing), 4),
         "4 mm, in 2³ windows": (drawn(denoiser, 1, windowed(network, 2)), 4),
-        "2 mm, network as it is": (drawn(large, 2, nothing), 2),
+        "2 mm, network as it is": (drawn(large, 2, finer(network, 2, 1.0)), 2),
         "2 mm, finer until 0.4": (drawn(large, 2, finer(network, 2, 0.4)), 2),
         "2 mm, finer until 0": (drawn(large, 2, finer(network, 2, 0.0)), 2),
         "2 mm, finer until 0, low-pass": (drawn(large, 2, finer(network, 2, 0.0, lowpass=True)), 2),

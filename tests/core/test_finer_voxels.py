@@ -156,13 +156,17 @@ def test_one_axis_alone(generator):
 
 
 def test_a_network_that_knows_its_positions_runs_on_finer_voxels_of_its_field_of_view(generator):
-    """Learned positions meet the grid they were learned on; without the handle they are interpolated."""
+    """Learned positions meet the grid they were learned on, or are interpolated; without the handle the grid is refused."""
     with torch.random.fork_rng():
         network = UNet(dims=2, channels=(8, 16), down_blocks=(0, 1), up_blocks=(1, 1), attention=(False, False),
                        shape=(8, 12))  # fmt: skip
     network.positions[0].data.normal_(generator=generator)
     x = torch.randn(1, 1, 16, 24, generator=generator)
-    assert network(x, torch.zeros(1)).shape == x.shape
+    with finer(network, 2, 1.0), tapped(network, "shrink.0") as taps:
+        network(x, torch.zeros(1))
+        assert taps["shrink.0"].shape[2:] == (4, 6)
+    with pytest.raises(InputError, match="knows its positions"):
+        network(x, torch.zeros(1))
     with finer(network, 2, 0.0), tapped(network, "shrink.0") as taps:
         network(x, torch.zeros(1))
         assert taps["shrink.0"].shape == network.positions[0].shape

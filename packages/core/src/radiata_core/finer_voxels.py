@@ -155,6 +155,11 @@ def finer(
     undo.callback(attached(network, {name: (note, None)}, level, told).remove)
     undo.callback(attached(network, hooks, level, told, first=True).remove)
     undo.callback(_split_by_rows(outer))
+    if hasattr(
+        outer, "any_multiple"
+    ):  # learned positions are interpolated for as long as the handle is there
+        undo.callback(setattr, outer, "any_multiple", outer.any_multiple)
+        outer.any_multiple = True
     return Handle(undo.close)
 
 

@@ -196,12 +196,12 @@ def _token_modules(network: nn.Module) -> set[str]:
 
 def cells_of(network: nn.Module, grid: Sequence[int]) -> tuple[int, ...]:
     """Tokens along each axis for an input of `grid` voxels: the network's own `token_grid`, or voxels over its `patch`."""
+    module: Any
     for module in network.modules():
         if hasattr(module, "token_grid"):
-            cells: tuple[int, ...] = module.token_grid(grid)
-            return cells
+            return tuple(module.token_grid(grid))
         if hasattr(module, "patch"):
-            patch: Any = module.patch
+            patch = module.patch
             sizes = (patch,) * len(grid) if isinstance(patch, int) else tuple(patch)
             return tuple(math.ceil(n / p) for n, p in zip(grid, sizes, strict=True))
     return tuple(grid)

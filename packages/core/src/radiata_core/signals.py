@@ -62,7 +62,7 @@ def interruptible() -> Iterator[None]:
     def send(number: int) -> None:
         time.sleep(_AGAIN)
         if within:
-            _thread.interrupt_main(number)
+            _thread.interrupt_main(signal.Signals(number))
 
     def unraisable(dropped: Any) -> None:
         if not isinstance(dropped.exc_value, KeyboardInterrupt):

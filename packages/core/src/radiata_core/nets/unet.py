@@ -165,8 +165,8 @@ class UNet(nn.Module):
         covariates: Number of covariates K; 0 for none.
         embedding: Width of the conditioning embedding.
         frequencies: Fourier features of the noise level.
-        shape: The grid, for learned positions; None for any grid and no positions. A multiple of it is taken as finer
-            voxels of the same field of view, and positions are interpolated (`finer_voxels`).
+        shape: The grid, for learned positions; None for any grid and no positions. Where `any_multiple` is set (by
+            `finer_voxels.finer`) a multiple of it is finer voxels of the same field of view, with positions interpolated.
         destination: Whether the network is a flow map and takes a second noise level, that of the destination. Its
             embedding starts at zero: weights of a denoiser start a flow map.
         norm: "group", or "channel" for a network without attention that is local (`ChannelNorm`).
@@ -219,7 +219,7 @@ class UNet(nn.Module):
                 f"expected one entry a level in channels, down_blocks, up_blocks and attention; got {levels}, "
                 f"{len(down_blocks)}, {len(up_blocks)}, {len(attention)}"
             )
-        self.multiple = patch * 2 ** (levels - 1)
+        self.multiple, self.any_multiple = patch * 2 ** (levels - 1), False
         conv = _CONV[dims]
         self.patch, self.covariates = patch, covariates
         self.register_buffer("octaves", torch.linspace(-2.5, 1.5, frequencies // 2).exp(), persistent=False)
@@ -257,11 +257,15 @@ class UNet(nn.Module):
                 "Pad the volume or use fewer levels."
             )
         wanted = self.options["shape"]
-        if wanted is not None and (
-            len(grid) != len(wanted) or any(n % w for n, w in zip(grid, wanted, strict=True))
+        if wanted is None or grid == wanted:
+            return
+        if (
+            not self.any_multiple
+            or len(grid) != len(wanted)
+            or any(n % w for n, w in zip(grid, wanted, strict=True))
         ):
             raise InputError(
-                f"expected a grid of {'x'.join(map(str, wanted))} or a multiple (the network knows its positions); got "
+                f"expected a grid of {'x'.join(map(str, wanted))} (the network knows its positions); got "
                 f"{'x'.join(map(str, grid))}. Prepare the data with that shape, or build the network without `shape`."
             )
 
