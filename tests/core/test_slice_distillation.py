@@ -130,7 +130,7 @@ def test_thick_slices_are_held() -> None:
 
 def test_few_views_end_where_prior_and_data_balance() -> None:
     """The same quadratic with weight/2 |A x - y|^2 beside it: (pull/2 + weight A^T A)(x - m) = weight A^T (y - A m)."""
-    truth, t, weight = image_of(3), 0.4, 1.0
+    truth, t, weight = image_of(3), 0.4, 0.02
     beam = ParallelBeam(view_angles(4), (1, SIDE, SIDE))
     y = beam(truth)
     start = torch.zeros_like(truth)
@@ -140,7 +140,8 @@ def test_few_views_end_where_prior_and_data_balance() -> None:
         Measured(beam, y, weight),
         generator_of(0),
         axes=(0, 1),
-        steps=120,
+        steps=150,
+        slices=4,
         rate=0.05,
     )
     matrix = beam(torch.eye(SIDE**2).double().reshape(-1, 1, SIDE, SIDE)).flatten(1).mT
@@ -150,7 +151,7 @@ def test_few_views_end_where_prior_and_data_balance() -> None:
     balance = torch.linalg.solve(hessian, moment) + mean
     # What is left of the objective above its minimum, relative to the start: weak directions count for little.
     above = [float(e @ hessian @ e) for e in ((x.flatten() - balance) for x in (found, start))]
-    assert above[0] < 0.01 * above[1]
+    assert above[0] < 0.05 * above[1]
 
 
 def test_second_stage_on_gaussians() -> None:
