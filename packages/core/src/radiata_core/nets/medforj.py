@@ -14,11 +14,12 @@ kernel, which needs the same weights and never stores the matrix of scores.
 
 The tensors carry the names of `monai.networks.nets.DiffusionModelUNet` (MONAI 1.x, without cross-attention
 and class labels), so a state dictionary moves between the two both ways; `tests/core/nets/test_medforj.py`
-holds the two against each other. Our own are: any number of spatial axes (1, 2, 3), skips released as soon
-as they are used, activations in place when no gradient is asked for, an optional embedding of covariates.
+holds the two against each other. Our own are: any number of spatial axes (1, 2, 3); doubling and convolving
+as one (`doubling`); large calls without gradients in slabs, within a limit of memory (`medforj_slabs`);
+blocks computed again in the backward pass (`checkpointing`); an optional embedding of covariates.
 
 Reading order: `MedForJUNet.forward`, then `Down` and `Up`, `Residual`, `Attention`, `sinusoid` in
-`medforj_blocks.py`.
+`medforj_blocks.py`; then `medforj_steps`, `medforj_slabs` and `medforj_plan`.
 
 References:
     Ronneberger, Fischer, Brox (2015). U-Net. https://arxiv.org/abs/1505.04597
@@ -30,6 +31,7 @@ References:
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -48,8 +50,11 @@ from radiata_core.nets.medforj_blocks import (
     Residual,
     Up,
     Upsample,
+    is_plain,
     sinusoid,
 )
+from radiata_core.nets.medforj_plan import Plan, plan_of
+from radiata_core.nets.medforj_slabs import forward_in_slabs
 from radiata_core.specs import buildable
 
 __all__ = ["MEDFORJ", "MedForJUNet"]
@@ -68,6 +73,9 @@ MEDFORJ: Mapping[str, Any] = MappingProxyType(
     }
 )
 """Arguments of the released voxel-space networks: 41,245,217 parameters in 394 tensors."""
+
+LARGE = 4 * 2**20
+"""Bytes of the finest map from which a call without gradients goes in slabs on a processor; smaller ones gain nothing."""
 
 
 @buildable("medforj-unet")
@@ -89,6 +97,12 @@ class MedForJUNet(nn.Module):
         include_fc: Whether attention ends in a linear layer.
         use_combined_linear: Whether queries, keys and values come from one linear layer.
         covariates: Number of covariates the network may be told (NaN: not known); 0 for MedForJ's networks.
+
+    Attributes:
+        max_memory: Bytes that a call without gradients may take besides the network; None for no limit. Larger calls go
+            through the network in slabs (`medforj_slabs`), with the same result to rounding.
+        spill: Folder for maps that a limit sends to disk; None for the system's temporary one.
+        checkpointing: Whether residual blocks are computed again in the backward pass: half the memory of training.
 
     Raises:
         InputError: the arguments do not fit each other.
@@ -113,6 +127,8 @@ class MedForJUNet(nn.Module):
         covariates: int = 0,
     ) -> None:
         super().__init__()
+        self.max_memory: int | None = None
+        self.spill: Path | None = None
         levels = len(channels)
         blocks, heads = _one_a_level(num_res_blocks, levels), _one_a_level(num_head_channels, levels)
         self.options: dict[str, Any] = {
@@ -235,7 +251,12 @@ class MedForJUNet(nn.Module):
             row = torch.cat([torch.where(known, covariates, 0.0), known.to(covariates.dtype)], dim=1)
             embedding = embedding + self.covariate_embed(row.to(x.dtype))
         signal = F.silu(embedding)  # every block asks for the same one
+        plan = self._plan(x)
+        if plan is not None:
+            return forward_in_slabs(self, x, signal, plan, self.spill)
         h = self.conv_in(x)
+        if x.device.type == "cpu" and self.spatial_dims == 3:
+            h = h.contiguous(memory_format=torch.channels_last_3d)  # oneDNN's fastest order of memory
         skips = [h]
         for level in self.down_blocks:
             h = level(h, signal, skips)
@@ -243,6 +264,28 @@ class MedForJUNet(nn.Module):
         for level in self.up_blocks:
             h = level(h, signal, skips)
         return self.out(h)
+
+    @property
+    def checkpointing(self) -> bool:
+        """Whether residual blocks are computed again in the backward pass, for memory. Set it as you like."""
+        return self.middle_block.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, value: bool) -> None:
+        for level in (*self.down_blocks, self.middle_block, *self.up_blocks):
+            level.checkpointing = value
+
+    def _plan(self, x: Tensor) -> Plan | None:
+        """How to go in slabs (`medforj_slabs`), where that is possible and of use."""
+        size = math.prod(x.shape[2:]) * self.channels[0] * x.element_size()
+        wanted = self.max_memory is not None or (x.device.type == "cpu" and size >= LARGE)
+        traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+        inner = torch._C._functorch.maybe_current_level() is not None
+        if not wanted or torch.is_grad_enabled() or traced or inner or not is_plain(self):
+            return None
+        ends = (len(x) - 1) * x[0].numel() // x.shape[1] * (x.shape[1] + self.options["out_channels"])
+        limit = None if self.max_memory is None else self.max_memory - ends * x.element_size()
+        return plan_of(self, x.shape[2:], x.element_size(), limit)
 
     def _check_input(self, x: Tensor, covariates: Tensor | None) -> None:
         multiple = 2 ** (len(self.channels) - 1)

@@ -3,6 +3,7 @@
 Every attribute here is part of a tensor's name in the released weights; see `medforj.py` for the whole and the equations.
 """
 
+import contextvars
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from radiata_core.nets.doubling import doubled_convolution
 
 __all__ = [
     "Attention",
@@ -23,6 +27,7 @@ __all__ = [
     "Residual",
     "Up",
     "Upsample",
+    "is_plain",
     "sinusoid",
 ]
 
@@ -84,6 +89,8 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """The grid doubled: nearest neighbours, then a convolution; (batch, channels, *grid) → (batch, channels, *2 grid).
 
+    Both at once (`doubling`), unless somebody watches or replaced the convolution.
+
     The embedding of the noise level is taken, so that all ways of changing the grid are called alike, and not used.
     """
 
@@ -92,6 +99,8 @@ class Upsample(nn.Module):
         self.postconv = Conv(recipe.dims, channels, channels)
 
     def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+        if is_plain(self.postconv):
+            return doubled_convolution(x, self.postconv.conv.weight, self.postconv.conv.bias)
         return self.postconv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -139,9 +148,19 @@ class Heads(nn.Module):
         self.out_proj = nn.Linear(channels, channels) if recipe.include_fc else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        three = self.qkv(x).chunk(3, dim=2) if self.combined else (self.to_q(x), self.to_k(x), self.to_v(x))
+        three = self._three(x)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in three)
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def _three(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values, by one product where nobody watches the three layers."""
+        if self.combined:
+            return self.qkv(x).chunk(3, dim=2)
+        layers = (self.to_q, self.to_k, self.to_v)
+        if not all(is_plain(layer) for layer in layers):
+            return [layer(x) for layer in layers]
+        weight = torch.cat([layer.weight for layer in layers])
+        return F.linear(x, weight, torch.cat([layer.bias for layer in layers])).chunk(3, dim=2)
 
 
 class Attention(nn.Module):
@@ -168,10 +187,11 @@ class Level(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(Residual(recipe, *size) for size in sizes)
         self.attentions = nn.ModuleList(Attention(recipe, out, head) for _, out in sizes if head is not None)
+        self.checkpointing = False
 
-    def block(self, index: int, h: Tensor, signal: Tensor) -> Tensor:
-        """`h` (batch, channels, *grid) after residual block `index` and, where the level has it, its attention."""
-        h = self.resnets[index](h, signal)
+    def block(self, index: int, parts: Sequence[Tensor], signal: Tensor) -> Tensor:
+        """Maps (batch, channels, *grid), joined, after residual block `index` and its attention, if the level has it."""
+        h = _computed(self.resnets[index], parts, signal, self.checkpointing)
         return self.attentions[index](h) if len(self.attentions) else h
 
 
@@ -184,7 +204,7 @@ class Down(Level):
 
     def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
-            h = self.block(index, h, signal)
+            h = self.block(index, (h,), signal)
             skips.append(h)
         if self.downsampler is not None:
             h = self.downsampler(h, signal)
@@ -201,8 +221,7 @@ class Up(Level):
 
     def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
-            h = torch.cat([h, skips.pop()], dim=1)
-            h = self.block(index, h, signal)
+            h = self.block(index, (h, skips.pop()), signal)
         return h if self.upsampler is None else self.upsampler(h, signal)
 
 
@@ -214,9 +233,45 @@ class Middle(nn.Module):
         self.resnet_1 = Residual(recipe, channels, channels)
         self.attention = Attention(recipe, channels, head)
         self.resnet_2 = Residual(recipe, channels, channels)
+        self.checkpointing = False
 
     def forward(self, h: Tensor, signal: Tensor) -> Tensor:
-        return self.resnet_2(self.attention(self.resnet_1(h, signal)), signal)
+        h = _computed(self.resnet_1, (h,), signal, self.checkpointing)
+        return _computed(self.resnet_2, (self.attention(h),), signal, self.checkpointing)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module and its children are this library's or torch's own, and unchanged.
+
+    There are no hooks, parametrisations or new `forward`: only then may what they compute be computed in another way.
+    """
+    return all(
+        type(part).__module__.startswith(_OWN)
+        and not (
+            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+        )
+        and "forward" not in part.__dict__
+        for part in module.modules()
+    )
+
+
+_OWN = ("radiata_core.nets.medforj", "torch.nn.modules.")
+
+
+def _computed(block: nn.Module, parts: Sequence[Tensor], signal: Tensor, again: bool) -> Tensor:
+    """`block` of the joined maps; `again`: computed a second time in the backward pass, nothing of it kept for it."""
+
+    def run(signal: Tensor, *parts: Tensor) -> Tensor:
+        made: Tensor = block(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], signal)
+        return made
+
+    if not (again and torch.is_grad_enabled()):
+        return run(signal, *parts)
+    now = contextvars.copy_context()  # what a handle's hooks know of this call, for the second time
+    made: Tensor = checkpoint(
+        lambda *tensors: now.run(run, *tensors), signal, *parts, use_reentrant=False, preserve_rng_state=False
+    )
+    return made
 
 
 def _silu(fresh: Tensor) -> Tensor:
