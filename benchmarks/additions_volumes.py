@@ -8,7 +8,7 @@ maps, never on a scan. Intensities are in units of the scan's white, PSNR is for
 missing slices    every fourth axial slice is kept, PSNR on the others. `psnr_volume_from_slices` annealed distillation with
                   the slices held exactly, `psnr_random_t` the same steps with times even in [0.02, 0.98], `psnr_small_t` the
                   same with little noise throughout, `psnr_tricubic` (cubic along the missing direction, where the others are
-                  complete), `psnr_linear`, `psnr_tv` (TV in three dimensions, best of three weights on the subject itself:
+                  complete), `psnr_linear`, `psnr_tv` (TV in three dimensions, best of two weights on the subject itself:
                   favoured)
 thick slices      means over four voxels: `psnr_thick_slices` against `psnr_thick_slices_tricubic` and `_tv` (favoured)
 projections       ten parallel views in each axial plane, noise of standard deviation 0.2: `psnr_projections`, least squares
@@ -134,10 +134,10 @@ def distilled(
 
 
 def best_tv(operator: LinearOperator, y: Tensor, truth: Tensor, where: Tensor | None = None) -> float:
-    """The best of three weights, chosen on the truth."""
-    iterations = 40 if operator.norm < 10 else 12
-    weights = (0.003, 0.01, 0.03) if operator.norm < 10 else (0.3, 1.0)
-    return max(psnr(tv_restoration(operator, y, w, iterations), truth, where) for w in weights)
+    """The best of two weights, chosen on the truth."""
+    views = isinstance(operator, ParallelBeam)
+    weights, iterations, penalty = ((1.0, 2.0), 40, 0.3) if views else ((0.001, 0.003), 60, 0.01)
+    return max(psnr(tv_restoration(operator, y, w, iterations, penalty), truth, where) for w in weights)
 
 
 def missing(prior: Denoiser, truth: Tensor, subject: int, steps: int) -> tuple[dict[str, float], Tensor]:
