@@ -10,9 +10,9 @@ averages (`Trainer` asks an objective for `beside`). In a loop of your own, give
 The encoder sees the clean images of the batch. With `encoder=None` the items bring their target under `entry`, from
 `feature_cache`: the right way where the encoder is dear.
 
-The layer (`default_layer`): of a transformer of depth d the output of block d/3 (8 of 24, 4 of 12 in the papers); of a U-Net,
-for which nothing is published, the first level on the way up. `until` ends the alignment: its gain comes early, and later it
-may hold the network back.
+The layer (`default_layer`): of a transformer of depth d the output of block d/3 (8 of 24, 4 of 12 in the papers); of a
+U-Net, for which nothing is published, the first level on the way up. `until` ends the alignment: its gain comes early, and
+later it may hold the network back.
 """
 
 import re

@@ -13,8 +13,8 @@ $$\tilde y = \frac{y - \gamma\,\mathrm{mean}_n\, y}{\mathrm{std}_n\, y + 10^{-6}
 
 since the *spatial structure* of the targets is what helps, not what they say of the image as a whole.
 
-The target is brought to the grid of H by averaging, never H to the target's. Cosines are taken in float32. The encoder gets no
-gradient, and the projector is no part of the network.
+The target is brought to the grid of H by averaging, never H to the target's. Cosines are taken in float32. The encoder
+gets no gradient, and the projector is no part of the network.
 
 Read next: `aligned_objective` (in training), `feature_targets` and `feature_cache` (f), `self_alignment` (without any f).
 
@@ -27,6 +27,7 @@ References:
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,8 @@ def averaged_on(values: Maps, cells: Sequence[int]) -> Maps:
     """Maps `(batch, channels, *coarse)`: each cell the mean of what it overlaps. The same maps if the grid is theirs."""
     if tuple(values.shape[2:]) == tuple(cells):
         return values
-    averaged: Tensor = _AVERAGES[len(cells)](values, list(cells))  # type: ignore[operator]
+    average: Any = _AVERAGES[len(cells)]
+    averaged: Tensor = average(values, list(cells))
     return averaged
 
 

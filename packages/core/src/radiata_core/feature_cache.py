@@ -8,8 +8,9 @@ A file is named by the id of the volume, in a folder named by the encoder's fing
 weights: another encoder never answers for this one. Files are safetensors, written whole or not at all.
 
 What of the whole volume may be reused for a crop: the crop must see what the denoiser sees, so it starts and ends at the
-edges of cells, and a flip of the image is a flip of the grid. Neither is exact for an encoder: at a crop's border it saw more
-than the crop (which is no harm), and few encoders are mirror-symmetric. Rotations and other scales need the encoder again.
+edges of cells, and a flip of the image is a flip of the grid. Neither is exact for an encoder: at a crop's border it saw
+more than the crop (which is no harm), and few encoders are mirror-symmetric. Rotations and other scales need the encoder
+again.
 """
 
 import hashlib

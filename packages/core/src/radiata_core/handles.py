@@ -161,7 +161,12 @@ def attached(
 
 
 @contextlib.contextmanager
-def tapped(network: nn.Module, *names: str) -> Iterator[dict[str, Tensor]]:
+def tapped(
+    network: nn.Module,
+    *names: str,
+    level: Callable[[Tensor], Tensor] | None = None,
+    told: str | None = None,
+) -> Iterator[dict[str, Tensor]]:
     """What modules answered in the last call: name → `(batch, channels, *cells)`, empty before the first.
 
     Gradients flow through what is read. Tokens of known blocks are folded back onto their grid.
@@ -169,9 +174,11 @@ def tapped(network: nn.Module, *names: str) -> Iterator[dict[str, Tensor]]:
     Args:
         network: The network, or a module around it.
         names: Modules inside it.
+        level: As for `attached`.
+        told: As for `attached`.
 
     Raises:
-        InputError: a name that is no module.
+        InputError: no module is told a noise level, or a name that is no module.
     """
     held: dict[str, Tensor] = {}
     tokens = _token_modules(network)
@@ -183,7 +190,7 @@ def tapped(network: nn.Module, *names: str) -> Iterator[dict[str, Tensor]]:
 
         return read
 
-    with attached(network, {name: (None, reader(name)) for name in names}, reads=True):
+    with attached(network, {name: (None, reader(name)) for name in names}, level, told, reads=True):
         yield held
 
 

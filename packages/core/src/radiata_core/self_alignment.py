@@ -70,8 +70,8 @@ class MovingTeacher(nn.Module):
         kept = self.profile.keep(int(self.steps), self.length)
         for mine, theirs in zip(self.network.parameters(), network.parameters(), strict=True):
             mine.lerp_(theirs.to(mine), 1 - kept)
-        for mine, theirs in zip(self.network.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        for own, other in zip(self.network.buffers(), network.buffers(), strict=True):
+            own.copy_(other)
 
 
 @dataclass(frozen=True, eq=False)
