@@ -24,10 +24,10 @@ from radiata_core.nets.medforj_steps import Step, grid_of, last_uses, steps_of
 if TYPE_CHECKING:
     from radiata_core.nets.medforj import MedForJUNet
 
-__all__ = ["Estimate", "Plan", "estimate", "plan_of", "thickness_of"]
+__all__ = ["Estimate", "Plan", "estimate", "least_memory", "plan_of", "thickness_of"]
 
-SLAB = 12 * 2**20
-"""Bytes of the slabs of a step where memory allows: they stay in a processor's last cache, and page faults away."""
+SLAB = 32 * 2**20
+"""Bytes of the slabs of a step where memory allows, all together: a last cache, and below what malloc maps anew."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _weight_bytes(step: Step, item: int) -> int:
 
 
 def _peaks(
-    steps: Sequence[Step], plan: Plan, grid: Sequence[int], item: int, ends: int
+    steps: Sequence[Step], plan: Plan, grid: Sequence[int], item: int, weights: Sequence[int]
 ) -> tuple[int, list[int]]:
     """Bytes at the worst step and the maps in memory there."""
     computed = {number for number, place in plan.places.items() if place == "computed"}
@@ -121,11 +121,11 @@ def _peaks(
         number = None if step.output is None else step.output.number
         if number in sizes and number not in held:
             held.append(number)
-        now = sum(sizes[n] for n in held) + _slab_bytes(step, plan, grid, item) + _weight_bytes(step, item)
+        now = sum(sizes[n] for n in held) + _slab_bytes(step, plan, grid, item) + weights[index]
         if now > worst:
             worst, there = now, list(held)
         held = [n for n in held if last[n] > index]
-    return worst + ends, there
+    return worst, there
 
 
 def plan_of(
@@ -142,30 +142,43 @@ def plan_of(
     Raises:
         InputError: a limit below the least that works.
     """
+    plan = _smaller(network, grid, item, math.inf if max_memory is None else float(max_memory))
+    if max_memory is not None and plan.peak > max_memory:
+        raise InputError(
+            f"expected at least {math.ceil(plan.peak / 2**20)} MiB for a grid of {'x'.join(map(str, grid))}; got "
+            f"{max_memory / 2**20:.1f} MiB. Allow more memory, or take a smaller grid."
+        )
+    return plan
+
+
+def least_memory(network: "MedForJUNet", grid: Sequence[int], item: int = 4) -> int:
+    """Bytes below which no plan works for one sample: `plan_of` accepts this limit and refuses one byte less."""
+    return _smaller(network, grid, item, 0.0).peak
+
+
+def _smaller(network: "MedForJUNet", grid: Sequence[int], item: int, limit: float) -> Plan:
+    """The first plan within the limit, or the smallest of all."""
     steps = steps_of(network)
+    weights = [_weight_bytes(step, item) for step in steps]
     makers = {step.output.number: step for step in reversed(steps) if step.output is not None}
     sizes = {
-        n: math.prod(grid_of(grid, s.output.level)) * s.output.channels for n, s in makers.items() if s.output
+        n: math.prod(grid_of(grid, step.output.level)) * step.output.channels
+        for n, step in makers.items()
+        if step.output is not None
     }
     ends = item * math.prod(grid) * (network.options["in_channels"] + network.options["out_channels"])
     places: dict[int, str] = {}
-    slab = SLAB
+    slab, best = SLAB, Plan(peak=2**62)
     while True:
-        worst, there = _peaks(steps, Plan(slab, places), grid, item, ends)
-        if max_memory is None or worst <= max_memory:
-            return Plan(slab, dict(places), worst)
-        if slab > SLAB // 4:
-            slab //= 2
-        elif there:
+        worst, there = _peaks(steps, Plan(slab, places), grid, item, weights)
+        best = min(best, Plan(slab, dict(places), worst + ends), key=lambda plan: plan.peak)
+        if best.peak <= limit or (slab <= 1 and not there):
+            return best
+        if slab > SLAB // 16 or not there:
+            slab = slab // 2 if slab > SLAB // 16 else slab // 8
+        else:
             chosen = max(there, key=lambda n: (sizes[n], makers[n].again, -n))
             places[chosen] = "computed" if makers[chosen].again else "disk"
-        elif slab > 1:
-            slab //= 4
-        else:
-            raise InputError(
-                f"expected at least {worst / 2**20:.0f} MiB for a grid of {'x'.join(map(str, grid))}; got "
-                f"{max_memory / 2**20:.0f} MiB. Allow more memory, or take a smaller grid."
-            )
 
 
 def estimate(

@@ -11,8 +11,8 @@ them are. Doubled maps may be computed again, slab by slab, from the coarse ones
 level whole. `medforj_plan` decides all this under a limit of memory.
 
 Samples of a batch pass one after the other. Slabs of a few MiB stay in the processor's cache and in memory that the
-allocator has already; `torch.mkldnn_convolution` is called by name, since `F.conv3d` leaves oneDNN for thin slabs of one sample (5
-instead of 90 GFLOP/s at 16 channels and 8 rows of 112 × 96, one thread).
+allocator has already; `torch.mkldnn_convolution` is called by name, since `F.conv3d` leaves oneDNN for thin
+slabs of one sample (5 instead of 90 GFLOP/s at 16 channels and 8 rows of 112 × 96, one thread).
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,0 +1,231 @@
+"""MedForJ's network and its weights: MONAI's own program against ours, in time and in memory.
+
+    python benchmarks/t1_speed.py [--quick] [--only forward memory train] [--json FILE]
+
+Both networks are the released one of 41 million parameters with the same random weights in every tensor: float32, one
+thread, one sample of 96 × 112 × 96 (a head at 2 mm), no gradients unless said otherwise. MONAI is called as it comes, and
+once more with its own option `use_flash_attention`.
+
+    forward   processor seconds of a call, arms alternating in one process; a figure is the median of the ratios of repeats,
+              with the smallest and the largest beside it, and the largest difference of outputs over the largest output
+    memory    peak resident memory of a fresh process during one call, less what is resident before it (network, input,
+              libraries, which a call on a small grid has loaded); `tiled` under the limit `--limit` (MiB)
+    train     the same for one forward and backward pass at 64³, batch 2; gradients counted, no optimiser; ours with
+              `checkpointing`
+
+Keys: `forward_time_ratio`, `forward_time_ratio_flash`, `forward_max_rel_error`, `forward_memory_ratio`,
+`tiled_memory_ratio`, `tiled_time_ratio`, `tiled_estimate_memory_error`, `tiled_estimate_time_error`, `train_memory_ratio`;
+ratios are MONAI's over ours, estimates are relative errors of what was foretold.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+BARS = {
+    "forward_time_ratio": (">=", 1.3),
+    "forward_memory_ratio": (">=", 1.8),
+    "tiled_memory_ratio": (">=", 4.0),
+    "train_memory_ratio": (">=", 2.0),
+    "forward_max_rel_error": ("<=", 1e-5),
+}
+GRID, TRAIN_GRID = (96, 112, 96), (64, 64, 64)
+SMALL = (16, 16, 16)
+
+
+def networks(*names: str) -> dict[str, Any]:
+    """ "monai", "flash", "ours": the networks asked for, with the same weights."""
+    import torch
+    from monai.networks.nets import DiffusionModelUNet
+
+    from radiata_core.nets.medforj import MEDFORJ, MedForJUNet
+
+    made: dict[str, Any] = {}
+    for name in names:
+        with torch.random.fork_rng(devices=[]):
+            made[name] = (
+                MedForJUNet()
+                if name == "ours"
+                else DiffusionModelUNet(**MEDFORJ, use_flash_attention=name == "flash")
+            )
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for tensor in sorted_tensors(made[name]):
+                scale = 0.3 if tensor.ndim < 2 else tensor[0].numel() ** -0.5
+                tensor.copy_(scale * torch.randn(tensor.shape, generator=generator))
+                tensor.add_(1.0 if tensor.ndim < 2 else 0.0)
+        made[name].eval()
+    return made
+
+
+def sorted_tensors(network: Any) -> list[Any]:
+    """The parameters in the order of their names, which both networks share."""
+    return [parameter for _, parameter in sorted(network.named_parameters())]
+
+
+# In a process of its own: peak memory ------------------------------------------------------------------------------------
+
+
+def resident_mib(key: str) -> float:
+    """VmRSS (now) or VmHWM (peak) of this process."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("memory is read from /proc/self/status, which only Linux has")
+
+
+def arm(name: str, train: bool, limit: float | None) -> dict[str, float]:
+    """Seconds (processor and wall) and MiB of one call."""
+    import torch
+
+    torch.set_num_threads(1)
+    network = networks(name)[name]
+    grid, rows = (TRAIN_GRID, 2) if train else (GRID, 1)
+    x, step = torch.zeros(rows, 1, *grid), torch.full((rows,), 400.0)
+    x.normal_(generator=torch.Generator().manual_seed(1))
+    found: dict[str, float] = {}
+
+    def call(x: torch.Tensor) -> None:
+        if not train:
+            with torch.no_grad():
+                network(x, step)
+            return
+        network(x, step).square().mean().backward()
+        network.zero_grad(set_to_none=True)
+
+    if name == "ours":
+        network.checkpointing = train
+    call(torch.zeros(rows, 1, *SMALL))  # loads libraries, chooses kernels
+    if name == "ours" and limit is not None:
+        from radiata_core.nets.medforj_plan import estimate
+
+        network.max_memory = int(limit * 2**20)
+        foretold = estimate(network, grid, 1, network.max_memory)
+        found |= {"foretold_seconds": foretold.seconds, "foretold_mebibytes": foretold.mebibytes}
+    before = resident_mib("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    wall, cpu = time.perf_counter(), time.process_time()
+    call(x)
+    found |= {"wall": time.perf_counter() - wall, "seconds": time.process_time() - cpu}
+    return found | {"mebibytes": resident_mib("VmHWM") - before}
+
+
+def in_own_process(name: str, train: bool = False, limit: float | None = None) -> dict[str, float]:
+    """`arm` in a fresh interpreter."""
+    words = [sys.executable, __file__, "--arm", name, *(["--train"] if train else [])]
+    words += [] if limit is None else ["--limit", str(limit)]
+    done = subprocess.run(
+        words, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    read: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return read
+
+
+# Sections ------------------------------------------------------------------------------------------------------------------
+
+
+def forward(quick: bool, limit: float) -> dict[str, float]:
+    """Processor time of a call, and the difference of the outputs."""
+    import torch
+
+    torch.set_num_threads(1)
+    nets = networks("monai", "flash", "ours")
+    grid = (48, 64, 48) if quick else GRID
+    x, step = torch.zeros(1, 1, *grid), torch.tensor([400.0])
+    x.normal_(generator=torch.Generator().manual_seed(1))
+    seconds: dict[str, list[float]] = {name: [] for name in nets}
+    outputs = {}
+    with torch.no_grad():
+        for network in nets.values():
+            network(torch.zeros(1, 1, *SMALL), step)
+        for _ in range(2 if quick else 5):
+            for name, network in nets.items():
+                start = time.process_time()
+                outputs[name] = network(x, step)
+                seconds[name].append(time.process_time() - start)
+    found: dict[str, float] = {}
+    for name, key in (("monai", "forward_time_ratio"), ("flash", "forward_time_ratio_flash")):
+        ratios = [a / b for a, b in zip(seconds[name], seconds["ours"], strict=True)]
+        found |= {key: statistics.median(ratios), f"{key}_low": min(ratios), f"{key}_high": max(ratios)}
+    found |= {f"forward_seconds_{name}": statistics.median(values) for name, values in seconds.items()}
+    apart = (outputs["ours"] - outputs["monai"]).abs().max() / outputs["monai"].abs().max()
+    return found | {"forward_max_rel_error": float(apart)}
+
+
+def memory(quick: bool, limit: float) -> dict[str, float]:
+    """Peak memory of a call, whole and under a limit, and what was foretold."""
+    arms = {name: in_own_process(name) for name in ("monai", "flash", "ours")}
+    tiled = in_own_process("ours", limit=limit)
+    found = {f"forward_mebibytes_{name}": values["mebibytes"] for name, values in arms.items()}
+    theirs = arms["monai"]
+    return found | {
+        "forward_memory_ratio": theirs["mebibytes"] / arms["ours"]["mebibytes"],
+        "tiled_memory_ratio": theirs["mebibytes"] / tiled["mebibytes"],
+        "tiled_mebibytes": tiled["mebibytes"],
+        "tiled_time_ratio": theirs["seconds"] / tiled["seconds"],
+        "tiled_estimate_memory_error": tiled["foretold_mebibytes"] / tiled["mebibytes"] - 1,
+        "tiled_estimate_time_error": tiled["foretold_seconds"] / tiled["wall"] - 1,
+    }
+
+
+def train(quick: bool, limit: float) -> dict[str, float]:
+    """Peak memory of a training step."""
+    arms = {name: in_own_process(name, train=True) for name in ("monai", "flash", "ours")}
+    found = {f"train_mebibytes_{name}": values["mebibytes"] for name, values in arms.items()}
+    found |= {f"train_seconds_{name}": values["seconds"] for name, values in arms.items()}
+    return found | {
+        "train_memory_ratio": arms["monai"]["mebibytes"] / arms["ours"]["mebibytes"],
+        "train_time_ratio": arms["monai"]["seconds"] / arms["ours"]["seconds"],
+    }
+
+
+SECTIONS: dict[str, Callable[[bool, float], dict[str, float]]] = {
+    "forward": forward,
+    "memory": memory,
+    "train": train,
+}
+
+
+def table(found: dict[str, float]) -> str:
+    """Figures and bars, one a line."""
+    lines = []
+    for key, value in found.items():
+        sign, bar = BARS.get(key, ("", 0.0))
+        met = "" if not sign else "met" if (value >= bar if sign == ">=" else value <= bar) else "NOT MET"
+        lines.append(f"{key:34} {value:12.4g}  {f'{sign} {bar:g}' if sign else '':10} {met}".rstrip())
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--quick", action="store_true", help="a smaller grid and fewer repeats for the times")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--limit", type=float, help="MiB of the tiled call; 200 by default")
+    parser.add_argument("--arm", choices=("monai", "flash", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.arm:
+        print(json.dumps(arm(given.arm, given.train, given.limit)))
+        return
+    found: dict[str, float] = {}
+    for name in given.only:
+        new = SECTIONS[name](given.quick, given.limit or 200.0)
+        print(table(new), flush=True)
+        found |= new
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
