@@ -31,6 +31,7 @@ from torch import Generator, Tensor, nn
 from radiata_core.aggregation import require_pure_noise
 from radiata_core.denoisers import UnitVariance
 from radiata_core.errors import InputError
+from radiata_core.modality_laws import Law
 from radiata_core.paths import Path
 from radiata_core.predictions import Prediction, convert
 from radiata_core.seeds import noise_of
@@ -130,13 +131,13 @@ class AggregatedDenoiser(nn.Module):
             raise InputError(f"expected as many rows of each modality; got {sorted(rows)}. Repeat the rows.")
         missing = torch.zeros(rows.pop(), dtype=torch.bool, device=next(iter(values.values())).device)
         columns = [
-            missing if name not in values else self._law(name).known(values[name]) for name in self.modalities
+            missing if name not in values else self.law(name).known(values[name]) for name in self.modalities
         ]
         return torch.stack(columns, 1)
 
     def aggregate(self, values: Mapping[str, Tensor], grid: Sequence[int]) -> Batch:
         """z_0 = sum_i w_i E_i(x_i) over what each row has, (batch, latent, *grid)."""
-        weights = {name: part.weight for name, part in self.modalities.items()}
+        weights: dict[str, float] = {name: part.weight for name, part in self.modalities.items()}  # type: ignore[misc]
         return self._sum(values, self.known(values), weights, grid)
 
     def told(
@@ -234,22 +235,37 @@ class AggregatedDenoiser(nn.Module):
                 table,
                 generators=fresh,
                 callback=lambda s: last.__setitem__(slice(None), [s]),
-                **conditions,
+                **conditions,  # type: ignore[arg-type]
             )
             step = last[0]
             said = self.read(step.x, torch.tensor(step.t, dtype=torch.float64), **conditions).said
-        drawn = {name: self._law(name).guess(words) for name, words in said.items()}
+        drawn = {name: self.law(name).guess(words) for name, words in said.items()}
         return {name: self._kept(name, value, values.get(name)) for name, value in drawn.items()}
+
+    def infer(
+        self, given: Mapping[str, Tensor], noise: Batch, **conditions: Tensor | None
+    ) -> dict[str, Tensor]:
+        """E[x_i | what is given], or the likeliest class, of every other modality, in one evaluation at t = 1.
+
+        Args:
+            given: Values by name.
+            noise: Standard normal, (batch, latent, *grid): a state that holds nothing.
+            conditions: Passed to the network.
+        """
+        told = self.told(given, self.known(given), noise.shape[2:])
+        said = self.read(noise, torch.ones((), dtype=torch.float64), told, **conditions).said
+        return {name: self.law(name).guess(words) for name, words in said.items() if name not in given}
 
     def _kept(self, name: str, drawn: Tensor, given: Tensor | None) -> Tensor:
         """The given rows where they are known, else what was drawn."""
         if given is None:
             return drawn
-        rows = self._law(name).known(given).reshape(-1, *[1] * (drawn.ndim - 1))
+        rows = self.law(name).known(given).reshape(-1, *[1] * (drawn.ndim - 1))
         return torch.where(rows, given.to(drawn), drawn)
 
-    def _law(self, name: str):
-        return self.modalities[name].law
+    def law(self, name: str) -> Law:
+        """Of the modality of this name."""
+        return self.modalities[name].law  # type: ignore[return-value]
 
     def _first(self) -> Tensor:
         """A tensor of the dtype and on the device of this module."""

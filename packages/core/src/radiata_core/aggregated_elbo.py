@@ -129,7 +129,7 @@ class AggregatedELBO:
         error = (found.prediction - target).flatten(1).square().mean(1)
         regression = self.weight(t, self.path, denoiser.prediction).to(error) * error
         heads = {
-            name: denoiser.modalities[name].law.surprise(found.said[name], value)  # type: ignore[union-attr]
+            name: denoiser.law(name).surprise(found.said[name], value)
             * (present & ~given)[:, names.index(name)]
             for name, value in values.items()
         }

@@ -182,7 +182,7 @@ class PooledHead(nn.Module):
         self.reading = _Reading((latent + features) * cells**dims, outputs, width)
 
     def forward(self, latent: Tensor, features: Tensor) -> Tensor:
-        means = _POOL[len(self.cells)](torch.cat([latent, features], 1), self.cells)
+        means = _POOL[len(self.cells)](torch.cat([latent, features], 1), self.cells)  # type: ignore[arg-type]
         return self.reading(means.flatten(1))
 
 

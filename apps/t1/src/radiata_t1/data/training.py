@@ -21,13 +21,21 @@ class TrainingHeads(Dataset):
         scale: Scale of the training split's covariates.
         columns: Which of the store's covariates, in the order of `scale`.
         in_memory: Keep the split in memory, 2 bytes a voxel.
+        apart: Each covariate is an item (1,) under its own name, as a joint model wants them.
     """
 
     def __init__(
-        self, store: Store, split: str, scale: CovariateScale, columns: Sequence[int], *, in_memory: bool
+        self,
+        store: Store,
+        split: str,
+        scale: CovariateScale,
+        columns: Sequence[int],
+        *,
+        in_memory: bool,
+        apart: bool = False,
     ) -> None:
         self.heads = StoreDataset(store, split, in_memory=in_memory)
-        self.scale, self.columns = scale, list(columns)
+        self.scale, self.columns, self.apart = scale, list(columns), apart
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -36,7 +44,10 @@ class TrainingHeads(Dataset):
         item = self.heads[position]
         given = item.pop("covariates", None)
         if given is not None and self.columns:
-            item["covariates"] = torch.from_numpy(self.scale.standardise(given[self.columns].numpy()))
+            row = torch.from_numpy(self.scale.standardise(given[self.columns].numpy()))
+            item |= (
+                dict(zip(self.scale.names, row[:, None], strict=True)) if self.apart else {"covariates": row}
+            )
         return item
 
 

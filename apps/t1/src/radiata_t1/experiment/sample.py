@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from radiata_core.checkpoint import LoadedModel
     from radiata_imaging.preprocess import PreprocessSpec
+    from radiata_t1.data.covariates import CovariateScale
     from radiata_t1.model.samplers import Sampler
 
 __all__ = ["Sample", "file_name"]
@@ -133,9 +134,10 @@ class Sample:
                     seeds = todo[start : start + self.batch_size]
                     # A kernel may round differently for another number of rows: the last batch is filled up.
                     rows = seeds + seeds[-1:] * (self.batch_size - len(seeds))
-                    heads = _draw(sampler, denoiser, rows, loaded, row, self.device)[: len(seeds)]
-                    for seed, head in zip(seeds, heads, strict=True):
-                        self._write(seed, head, loaded, settings, sampler)
+                    heads, values = _draw(sampler, denoiser, rows, loaded, row, self.device)
+                    for place, seed in enumerate(seeds):
+                        more = {} if values is None else {"Covariates": _named(scale, values[place])}
+                        self._write(seed, heads[place], loaded, settings | more, sampler)
                         run.log.write(seed=seed, file=file_name(seed))
                         bar.update(1)
         print(self.out)
@@ -270,7 +272,13 @@ def _spec(loaded: "LoadedModel") -> "PreprocessSpec":
 
 
 def _event(loaded: "LoadedModel") -> tuple[int, ...]:
-    return (1, *_spec(loaded).shape)
+    return (getattr(loaded.denoiser, "latent", 1), *_spec(loaded).shape)
+
+
+def _named(scale: "CovariateScale", row: "torch.Tensor") -> dict[str, float]:
+    """Standardised covariates in their own units, by name."""
+    units = zip(scale.names, row.tolist(), scale.mean, scale.sd, strict=True)
+    return {name: round(value * sd + mean, 4) for name, value, mean, sd in units}
 
 
 def _covariates(row: "torch.Tensor | None", count: int, device: str) -> dict[str, Any]:
@@ -284,15 +292,21 @@ def _draw(
     loaded: "LoadedModel",
     row: "torch.Tensor | None",
     device: str,
-) -> "torch.Tensor":
-    """Heads `(n, x, y, z)` in [-1, 1] on the CPU."""
+) -> "tuple[torch.Tensor, torch.Tensor | None]":
+    """Heads `(n, x, y, z)` in [-1, 1] on the CPU, and the covariates drawn with them `(n, K)`, of a joint model."""
     import torch
 
+    values = None
     with torch.inference_mode():
-        heads = sampler(
-            denoiser, seeds, _event(loaded), device=device, **_covariates(row, len(seeds), device)
-        )
-    return heads[:, 0].float().clamp(-1.0, 1.0).cpu()
+        if hasattr(denoiser, "modalities"):
+            from radiata_t1.model.jointly import draw
+
+            heads, values = draw(denoiser, sampler, seeds, _event(loaded)[1:], row)
+        else:
+            heads = sampler(
+                denoiser, seeds, _event(loaded), device=device, **_covariates(row, len(seeds), device)
+            )
+    return heads[:, 0].float().clamp(-1.0, 1.0).cpu(), values
 
 
 def _estimate(
@@ -310,6 +324,7 @@ def _estimate(
 
     from radiata_core.provenance import peak_memory_mib
 
+    row = None if hasattr(denoiser, "modalities") else row
     on_gpu = torch.device(device).type == "cuda"
     x = torch.zeros(batch, *_event(loaded), device=device)
     t = torch.tensor(0.5, dtype=torch.float64)

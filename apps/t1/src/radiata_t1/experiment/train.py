@@ -10,6 +10,7 @@ import tyro
 from radiata_core.errors import InputError
 
 if TYPE_CHECKING:
+    from radiata_core.aggregated_denoisers import AggregatedDenoiser
     from radiata_core.denoisers import NetworkDenoiser
     from radiata_core.objectives import Regression
     from radiata_core.train import TrainOptions
@@ -87,6 +88,9 @@ class Train:
     """Probability that a single covariate is hidden."""
     covariates: Annotated[tuple[str, ...] | None, tyro.conf.UseAppendAction] = None
     """Covariates to use, one flag each; all of the store by default."""
+    jointly: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Covariates to draw together with the head instead of telling the network, one flag each: heads come with them, can be
+    drawn given any of them, and have them read off. For rflow and unet; no anchor, no other covariates."""
     balance: bool = True
     """People are drawn uniformly, however many scans each has; --no-balance draws scans uniformly."""
     seed: int = 0
@@ -134,11 +138,13 @@ class Train:
 
         if self.resume and self.overwrite:
             raise InputError("expected --resume or --overwrite; got both. Take one.")
+        self._check_jointly()
         with Store(self.store) as reader:
             scale, columns = self._scale(reader)
-            heads = TrainingHeads(reader, "train", scale, columns, in_memory=self.in_memory)
+            apart = bool(self.jointly)
+            heads = TrainingHeads(reader, "train", scale, columns, in_memory=self.in_memory, apart=apart)
             people = people_of(reader, "train")
-            validation = TrainingHeads(reader, "validation", scale, columns, in_memory=False)
+            validation = TrainingHeads(reader, "validation", scale, columns, in_memory=False, apart=apart)
             chosen = torch.linspace(
                 0, len(validation) - 1, min(self.validation_heads, len(validation))
             ).long()
@@ -168,6 +174,8 @@ class Train:
                     metadata=self._metadata(reader, scale, people),
                     groups=people if self.balance else None,
                 )
+                if self.jointly and trained.finished:
+                    run.note(covariates_read_off=_reading(trained.models[0], held_out))
         if not trained.finished:
             print(f"stopped at step {trained.step} of {self.steps}; go on with --resume")
         print(trained.models[0])
@@ -202,7 +210,8 @@ class Train:
 
         if self.network == "medforj":
             return CovariateScale(), []
-        names = list(store.covariate_names) if self.covariates is None else list(self.covariates)
+        asked = self.jointly or self.covariates
+        names = list(store.covariate_names) if asked is None else list(asked)
         unknown = [name for name in names if name not in store.covariate_names]
         if unknown:
             raise InputError(
@@ -223,6 +232,8 @@ class Train:
         from radiata_t1.model.predictions import PredictionType
 
         kind = PredictionType(self.prediction)
+        if self.jointly:
+            return self._joint(store)  # type: ignore[return-value]
         start = self.out / "start" / "model.safetensors"
         if self.resume and start.is_file():
             denoiser: Any = load_model(start).denoiser
@@ -238,6 +249,27 @@ class Train:
         denoiser.network.to(memory_format=torch.channels_last_3d)
         return denoiser.train()
 
+    def _joint(self, store: "Store") -> "AggregatedDenoiser":
+        """Heads and covariates as one latent; a function of the seed, so that resuming needs no file."""
+        import torch
+
+        from radiata_t1.model.build import Architecture
+        from radiata_t1.model.jointly import build_jointly
+
+        sizes = Architecture(self.channels, self.down_blocks, self.up_blocks, 0, self.positions)
+        denoiser = build_jointly(sizes, self.jointly, store.shape, self.seed)
+        denoiser.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        return denoiser.train()
+
+    def _check_jointly(self) -> None:
+        if self.jointly and (
+            self.network != "unet" or self.prediction != "rflow" or self.init or self.covariates
+        ):
+            raise InputError(
+                "expected --jointly with --network unet and --prediction rflow, without --init and --covariates; got "
+                "another choice. Leave them out."
+            )
+
     def _fresh(self, kind: "PredictionType", store: "Store", scale: "CovariateScale") -> "NetworkDenoiser":
         """A network from the seed, or that of --init read as this prediction; its anchor is not fitted yet."""
         from radiata_core.checkpoint import load_model
@@ -250,6 +282,10 @@ class Train:
                 None if self.network == "medforj" else sizes, kind, store.shape, len(scale.names), self.seed
             )
         loaded = load_model(find_model(self.init))
+        if hasattr(loaded.denoiser, "modalities"):
+            raise InputError(
+                f"expected a model of heads for --init; got one of heads and covariates in {self.init}. Use another."
+            )
         kept = loaded.metadata.get("covariates", {}).get("names", [])
         if list(kept) != list(scale.names) or tuple(loaded.metadata["shape"]) != store.shape:
             raise InputError(
@@ -271,6 +307,11 @@ class Train:
         from radiata_core.paths import DiscreteVPPath
         from radiata_core.times import LogNormalSNR, UniformSteps, UniformTime
 
+        if self.jointly:
+            from radiata_core.aggregated_elbo import AggregatedELBO
+
+            law = UniformTime() if self.time_law == "uniform" else LogNormalSNR(self.time_mean, self.time_sd)
+            return AggregatedELBO(denoiser.path, law, tuple(self.jointly))  # type: ignore[return-value]
         losses: dict[str, LossFunction] = {
             "mse": SquaredError(),
             "l1": AbsoluteError(),
@@ -322,3 +363,28 @@ class Train:
             f"{len(heads)} training heads of {'x'.join(map(str, store.shape))}, {len(heads) * voxels * 2 / 2**20:.0f} MiB"
         )
         print(f"covariates: {', '.join(scale.names) or 'none'}")
+
+
+def _reading(model: Path, held_out: Any) -> dict[str, float]:
+    """Correlation of each covariate of the held-out heads with what the trained model reads off them."""
+    import torch
+
+    from radiata_core.checkpoint import load_model
+    from radiata_t1.model.jointly import covariates_of, names_of
+
+    denoiser: Any = load_model(model).denoiser.eval()
+    items = [held_out[i] for i in range(len(held_out))]
+    if len(items) < 3:
+        return {}
+    read = covariates_of(denoiser, torch.stack([item["image"] for item in items]))
+    found = {}
+    for column, name in enumerate(names_of(denoiser)):
+        truth = torch.stack([item[name] for item in items])[:, 0]
+        known = torch.isfinite(truth)
+        if int(known.sum()) > 2:
+            pair = torch.stack([truth[known], read[known, column]])
+            found[name] = round(float(torch.corrcoef(pair)[0, 1]), 3)
+            print(
+                f"{name}: correlation {found[name]:.2f} with what is read off {int(known.sum())} held-out heads"
+            )
+    return found

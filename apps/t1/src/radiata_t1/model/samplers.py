@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from radiata_core import tables
+from radiata_core.aggregated_denoisers import AggregatedDenoiser
 from radiata_core.denoisers import Guided, NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmaps import NetworkFlowMap, sample_flow_map
+from radiata_core.paths import Path
 from radiata_core.runge_kutta import adaptive, heun
 from radiata_core.seeds import generators_of, noise_of
 from radiata_core.solvers import integrate
@@ -107,12 +109,17 @@ class Sampler:
         total = 40 if self.name is SamplerName.ADAPTIVE else self.count * per_step
         return total * (2 if conditional and self.guidance != 1.0 else 1)
 
-    def check(self, denoiser: NetworkDenoiser | NetworkFlowMap) -> None:
+    def check(self, denoiser: NetworkDenoiser | NetworkFlowMap | AggregatedDenoiser) -> None:
         """Raise InputError if this sampler cannot serve that model."""
         if self.count < 1:
             raise InputError(f"expected --steps of at least 1; got {self.count}.")
         if self.parity and self.guidance != 1.0:
             raise InputError("expected no guidance with MedForJ's samplers (it has none); drop --guidance.")
+        if isinstance(denoiser, AggregatedDenoiser) and (self.name not in _TABLES or self.guidance != 1.0):
+            raise InputError(
+                f"expected one of {', '.join(_TABLES)} without guidance for a model of heads and covariates; got "
+                f"{self.name} with guidance {self.guidance:g}. Drop --sampler and --guidance."
+            )
         jumps = isinstance(denoiser, NetworkFlowMap)
         if self.name is SamplerName.FLOW_MAP and not jumps:
             raise InputError(
@@ -154,9 +161,13 @@ class Sampler:
             return sample_flow_map(denoiser, x, times, gamma=self.fresh, generators=fresh, **conditions)
         if self.name is SamplerName.HEUN:
             return heun(model, x, times, denoiser.path, callback=callback, **conditions)
-        table = _TABLES[self.name](times, denoiser.path)
+        table = self.table(denoiser.path)
         generators = generators_of(seeds, _STEPS) if table.stochastic else None
         return integrate(model, x, table, generators=generators, callback=callback, **conditions)
+
+    def table(self, path: Path) -> tables.MultistepTable:
+        """The solver's coefficients on a path; for the multistep solvers."""
+        return _TABLES[self.name](self._grid()(self.count, path), path)
 
     def _grid(self) -> Grid:
         chosen = self.grid or (GridName.LINEAR if self.name in _IN_TIME else GridName.LOG_SNR)

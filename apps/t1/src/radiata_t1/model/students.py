@@ -31,12 +31,13 @@ def student_of(teacher: NetworkDenoiser, method: Literal["ctm", "reflow"], rank:
     Raises:
         InputError: a teacher of another network, without anchor, or with fewer components.
     """
-    if not isinstance(teacher.network, UNet) or not isinstance(teacher.anchor, PooledGaussian):
+    kept = getattr(teacher, "anchor", None)
+    if not isinstance(teacher.network, UNet) or not isinstance(kept, PooledGaussian):
         raise InputError(
             f"expected a teacher with a U-Net and a Gaussian anchor; got {type(teacher.network).__name__} and "
-            f"{type(teacher.anchor).__name__}. Train one with radiata-t1 train."
+            f"{type(kept).__name__}. Train one with radiata-t1 train."
         )
-    anchor = teacher.anchor.truncated(rank, coupled=method == "reflow")
+    anchor = kept.truncated(rank, coupled=method == "reflow")
     with torch.random.fork_rng(devices=[]):
         network = UNet(**teacher.network.options | {"destination": method == "ctm"})
     missing, unexpected = network.load_state_dict(teacher.network.state_dict(), strict=False)
