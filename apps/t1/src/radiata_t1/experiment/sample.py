@@ -71,6 +71,8 @@ class Sample:
     batch_size: int = 2
     """Rows the network sees at once, always filled up: a head has the same bytes alone and among others; another size
     changes the last bits only."""
+    max_memory: str | None = None
+    """Memory of the whole program, as 4GiB, for MedForJ's networks: they then go in slabs, with maps on disk if need be."""
     dtype: Literal["int16", "uint16", "float32"] = "int16"
     """Stored type; the intensity scale is fixed: background 0, brightest tissue 1000."""
     device: str = "cpu"
@@ -90,6 +92,7 @@ class Sample:
         from radiata_core.checkpoint import load_model
         from radiata_core.runs import Progress, Run, sha256
         from radiata_t1.data.covariates import CovariateScale
+        from radiata_t1.model.memory import limit_memory
         from radiata_t1.model.weights import find_model
 
         conditions = self._conditions()
@@ -103,6 +106,8 @@ class Sample:
             # oneDNN's channels-last kernels train and sample about three times faster than its defaults on one thread.
             denoiser.network.to(memory_format=torch.channels_last_3d)
         sampler.check(denoiser)
+        if self.max_memory is not None:
+            limit_memory(denoiser, self.max_memory)
         row = torch.from_numpy(scale.row(conditions)) if conditions else None
         for warning in scale.outside(conditions):
             print(f"{command}: warning: {warning}; the head is an extrapolation", file=sys.stderr)

@@ -146,7 +146,7 @@ class DiskMap(FeatureMap):
 
     def read(self, lo: int, hi: int) -> Tensor:
         slab = torch.empty((hi - lo, *self.shape[1:]), dtype=self.dtype)
-        whole = memoryview(slab.view(torch.uint8).reshape(-1).numpy())
+        whole = memoryview(slab.view(torch.uint8).reshape(-1).numpy().data)
         self.file.seek(lo * self.row)
         done = 0
         while done < len(whole):
@@ -155,7 +155,7 @@ class DiskMap(FeatureMap):
 
     def write(self, lo: int, slab: Tensor, count: bool = True) -> None:
         flat = slab.to("cpu", self.dtype).contiguous().view(torch.uint8).reshape(-1)
-        whole = memoryview(flat.numpy())
+        whole = memoryview(flat.numpy().data)
         self.file.seek(lo * self.row)
         try:
             done = 0

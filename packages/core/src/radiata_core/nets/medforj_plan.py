@@ -215,7 +215,7 @@ def _seconds(network: "MedForJUNet", plan: Plan, grid: tuple[int, ...], folder: 
     weight = network.conv_in.conv.weight
     thin = 2 ** (len(network.channels) - 1)
     x = weight.new_zeros(1, network.options["in_channels"], thin, *grid[1:])
-    signal = weight.new_zeros(1, network.time_embed[-1].out_features)
+    signal = weight.new_zeros(1, len(network.time_embed[-1].bias))  # type: ignore[arg-type]
 
     def timed() -> float:
         start = time.perf_counter()

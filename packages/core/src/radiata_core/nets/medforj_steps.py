@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from radiata_core.nets.medforj_blocks import Level, Residual
+from radiata_core.nets.medforj_blocks import Residual
 
 if TYPE_CHECKING:
     from radiata_core.nets.medforj import MedForJUNet
@@ -67,7 +67,7 @@ def steps_of(network: "MedForJUNet") -> list[Step]:
         kind = "residual" if isinstance(module, Residual) else ("halve" if by > 0 else "double")
         return make(kind, module, (h,), h.level + by, h.channels)
 
-    def block(level: Level, index: int, inputs: tuple[MapOf, ...]) -> MapOf:
+    def block(level: Any, index: int, inputs: tuple[MapOf, ...]) -> MapOf:
         residual = level.resnets[index]
         made = make("residual", residual, inputs, inputs[0].level, residual.conv2.conv.out_channels)
         if len(level.attentions):
@@ -76,7 +76,8 @@ def steps_of(network: "MedForJUNet") -> list[Step]:
 
     h = make("stem", network.conv_in, (), 0, network.channels[0])
     skips = [h]
-    for down in network.down_blocks:
+    downs: Any = network.down_blocks
+    for down in downs:
         for index in range(len(down.resnets)):
             h = block(down, index, (h,))
             skips.append(h)
@@ -87,7 +88,8 @@ def steps_of(network: "MedForJUNet") -> list[Step]:
     h = make("residual", middle.resnet_1, (h,), h.level, h.channels)
     steps.append(Step("attention", middle.attention, (h,), h))
     h = make("residual", middle.resnet_2, (h,), h.level, h.channels)
-    for up in network.up_blocks:
+    ups: Any = network.up_blocks
+    for up in ups:
         for index in range(len(up.resnets)):
             h = block(up, index, (h, skips.pop()))
         if up.upsampler is not None:
