@@ -6,7 +6,8 @@ doubled maps, from the coarse ones), others go to disk. Slabs become thinner bef
 moved, with slabs of one row, is the least that works: the levels with attention stay whole.
 
 Time is measured on the thinnest grid that the network takes, under the same plan, so that the speed of convolutions, of
-memory and of the disk are this machine's; all but attention (below one per cent) grows with the number of rows.
+memory and of the disk are this machine's; all but attention (below one per cent) and the folding of weights, which a tiny
+grid shows, grows with the number of rows.
 """
 
 import math
@@ -100,8 +101,9 @@ def thickness_of(step: Step, plan: Plan, grid: Sequence[int], item: int) -> int:
 
 
 def _weight_bytes(step: Step, item: int) -> int:
-    """Copies of a step's weights in the convolution's own order."""
-    return item * max((p.numel() for p in step.module.parameters()), default=0)
+    """Copies of a step's weights in the convolution's own order; folding a kernel takes four."""
+    copies = 4 if step.kind == "double" else 1
+    return copies * item * max((p.numel() for p in step.module.parameters()), default=0)
 
 
 def _peaks(
@@ -209,22 +211,25 @@ def estimate(
 
 
 def _seconds(network: "MedForJUNet", plan: Plan, grid: tuple[int, ...], folder: Path | None) -> float:
-    """Seconds for one sample: those of the thinnest grid that the network takes, times how often it fits."""
+    """Seconds for one sample: what grows with the rows, from the thinnest grid, and what does not, from a tiny one."""
     from radiata_core.nets.medforj_slabs import forward_in_slabs
 
     weight = network.conv_in.conv.weight
     thin = 2 ** (len(network.channels) - 1)
-    x = weight.new_zeros(1, network.options["in_channels"], thin, *grid[1:])
     signal = weight.new_zeros(1, len(network.time_embed[-1].bias))  # type: ignore[arg-type]
 
-    def timed() -> float:
+    def timed(*sizes: int) -> float:
+        x = weight.new_zeros(1, network.options["in_channels"], *sizes)
         start = time.perf_counter()
         forward_in_slabs(network, x, signal, plan, folder)
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
         return time.perf_counter() - start
 
-    seconds = timed()
-    if seconds < 2.0:  # the first call also chose its kernels
-        seconds = min(timed(), timed())
-    return seconds * grid[0] / thin
+    tiny = [thin] * len(grid)
+    timed(*tiny)  # chooses kernels
+    fixed = min(timed(*tiny), timed(*tiny))
+    growing = timed(thin, *grid[1:])
+    if growing < 2.0:
+        growing = min(growing, timed(thin, *grid[1:]))
+    return fixed + max(growing - fixed, 0.0) * grid[0] / thin
