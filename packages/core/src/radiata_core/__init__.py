@@ -96,17 +96,36 @@ Restoration: `restoration.restore(models, operator, y, noise_sd, mode)` takes wh
 directions.
 
 Labels: `joint_denoisers.JointDenoiser` diffuses an image and its labels, each with a time of its own, so that one network
-draws either given the other; `multitask_elbo.MultitaskELBO` trains it. `denoiser_features.DenoiserFeatures` are what a
-frozen denoiser holds of an image, for tasks with few labels.
+draws either given the other; `multitask_elbo.MultitaskELBO` trains it. Modalities that share no grid are aggregated into one
+latent (`aggregation`): `aggregated_denoisers.AggregatedDenoiser` of `shared_modalities` with their `modality_laws`, trained
+by `aggregated_elbo`. `denoiser_features.DenoiserFeatures` are what a frozen denoiser holds of an image, for tasks with few
+labels: `probes` read them, `feature_selection` chooses layer and noise on validation.
 
 Guides: `noise_experts.NoiseExperts` teaches a classifier or segmenter of clean images to read noisy ones, by the additions
-of `low_rank` and on samples of the prior itself (`generated_sets`); `noise_experts.ClassifierGuided` is the guided denoiser.
+of `low_rank` and on samples of the prior itself (`generated_sets`), over ranges that `noise_ranges` cuts evenly in log SNR;
+`noise_experts.ClassifierGuided` is the guided denoiser.
 
 Langevin: `langevin.simulate` moves particles in a bath under any force (`baoab`, `oscillator`, with their numbers
 in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
 
-Networks: `nets.unet` (small, any dimension), `nets.mmdit` (Stable Diffusion 3's, of `nets.joint_attention`) and
-`nets.medforj` (of `nets.medforj_blocks`), whose released weights can be read.
+Networks: `nets.unet` (small, any dimension), `nets.transformer` (any dimension, places in mm, windows; of `nets.patches`,
+`nets.rotary` and `nets.conditioning`; `nets.transformer_cost` counts its operations), `nets.mmdit` (Stable Diffusion 3's, of
+`nets.joint_attention`) and `nets.medforj` (of `nets.medforj_blocks` and `nets.doubling`), whose released weights can be
+read. It runs within a limit of memory: as `nets.medforj_steps`, in `nets.medforj_slabs` of `nets.feature_maps`, with time and
+memory foretold by `nets.medforj_plan`.
+
+Additions to any network, ours, MONAI's, diffusers' or yours: `sites` names its blocks, `handles` reads and changes them
+and leaves no trace. On them `routing` (channels by noise level), `attention_windows`, `finer_voxels.finer` (finer voxels of
+the same field of view; for a larger one, `overlapping_windows.OverlappingDenoiser`) and `alignment` of a hidden layer with
+what an encoder sees: `aligned_objective.aligned` in training, encoders by `feature_targets` and kept by `feature_cache`, or
+the averaged network itself, `self_alignment`.
+
+Spikes in the place of activations: `spiking_networks.spiking` (neurons of `spiking`) and `nets.spiking`, or from quantised
+networks, `spiking_conversion.convert`; `spiking_energy.synaptic_energy` is their account of energy.
+
+Distillation of a score: `score_distillation.ScoreDistillation` is a denoiser as an annealed loss on anything that can be
+rendered; `slice_distillation.volume_from_slices` makes a volume of a prior of slices and any operator, on voxels or on a
+`gaussian_field.GaussianField` (`field_fits` makes one of a volume). A point estimate, never an uncertainty.
 
 Training: `train.train(denoiser, objective, dataset, folder, options)` with the `train_options`, resumable to
 the bit, from one CPU to many GPUs. Behind it `trainer`, `feeding` and `orders` (which rows, a pure function of
