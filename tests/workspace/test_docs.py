@@ -21,13 +21,21 @@ LONGEST = 15
 CORE = ROOT / "packages" / "core" / "src" / "radiata_core"
 VERIFICATION = DOCS / "verification.md"
 PAPERS = {
+    "2212.05973": "PPAP",
     "2302.04265": "PFGM++",
     "2303.02490": "Diffusion models generate images like painters",
     "2303.08797": "Stochastic interpolants",
+    "2307.08702": "Diffusion features",
     "2310.02279": "Consistency trajectory models",
+    "2310.07138": "Denoising task routing",
+    "2311.17528": "HiDiffusion",
+    "2312.02189": "StableDreamer",
     "2402.03845": "Gauge freedom and conservativity",
     "2403.03206": "Stable Diffusion 3",
     "2407.12718": "SlimFlow",
+    "2407.17571": "MT-Diffusion",
+    "2408.16467": "Spiking diffusion models",
+    "2410.06940": "REPA",
     "2410.07303": "Rectified diffusion",
     "2503.19385": "Rollover budget forcing",
     "2509.00336": "Are we really learning the score function?",
