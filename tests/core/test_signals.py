@@ -33,6 +33,14 @@ def work(seconds=10.0):
     return "finished as if nothing had come"
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """SIGINT raises, also where the suite runs in the background, which ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("place", ["finaliser", "weak reference", "work"])
 def test_an_interrupt_is_raised_wherever_it_came(capsys, number, place):

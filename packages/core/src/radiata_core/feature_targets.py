@@ -41,7 +41,9 @@ class Features(Protocol):
     def channels(self) -> int: ...
 
     @property
-    def stride(self) -> tuple[int, ...]: ...
+    def stride(self) -> tuple[int, ...]:
+        """Voxels of a cell along each axis."""
+        ...
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps `(batch, channels, *cells)` of images `(batch, channel, *grid)`, without a gradient."""

@@ -159,7 +159,7 @@ def finer(
         outer, "any_multiple"
     ):  # learned positions are interpolated for as long as the handle is there
         undo.callback(setattr, outer, "any_multiple", outer.any_multiple)
-        outer.any_multiple = True
+        outer.any_multiple = True  # type: ignore[assignment]
     return Handle(undo.close)
 
 

@@ -147,6 +147,7 @@ class IntegrateFire(nn.Module):
         return torch.stack(spikes)
 
     def extra_repr(self) -> str:
+        """What is shown of it when a network is printed."""
         return f"threshold={self.threshold:g}, leak={self.leak:g}, reset={self.reset}, start={self.start:g}"
 
 
@@ -188,6 +189,7 @@ class SpikingActivation(nn.Module):
         return spikes if self.size == 1 else self.size * spikes
 
     def extra_repr(self) -> str:
+        """What is shown of it when a network is printed."""
         return f"steps={self.steps}, size={self.size:g}"
 
 

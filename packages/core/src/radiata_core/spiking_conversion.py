@@ -74,6 +74,7 @@ class QuantisedReLU(nn.Module):
         return theta / self.steps * rounded.clamp(0, self.steps)
 
     def extra_repr(self) -> str:
+        """What is shown of it when a network is printed."""
         return f"bits={self.bits}"
 
 

@@ -217,7 +217,7 @@ def transformers_features(folder: str | Path, *, edge: int = 64) -> PretrainedFe
         from transformers import AutoModel
     except ImportError:
         raise InputError(
-            "expected the package transformers; it is not installed. pip install transformers"
+            'expected the package transformers; it is not installed. pip install "radiata-imaging[transformers]"'
         ) from None
     try:
         model = AutoModel.from_pretrained(
