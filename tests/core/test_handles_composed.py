@@ -65,7 +65,7 @@ def test_three_additions_at_once(name):
     assert not torch.allclose(without, plain.value)
 
 
-@pytest.mark.parametrize("name", ["unet", "transformer", "medforj"])
+@pytest.mark.parametrize("name", ["unet", "transformer", pytest.param("medforj", marks=pytest.mark.slow)])
 def test_a_network_with_three_additions_learns(name):
     """Thirty steps on three pictures: the loss falls, and the hidden layer comes to say what the encoder sees."""
     denoiser, x = denoiser_of(name), picture(name)

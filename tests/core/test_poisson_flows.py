@@ -270,6 +270,7 @@ def _denoiser(kernel: StudentTKernel, path: Path) -> EDMDenoiser:
         return EDMDenoiser(_Network(), path, 1.0, kernel)
 
 
+@pytest.mark.slow
 def test_a_network_learns_the_posterior_of_its_kernel() -> None:
     """2000 steps of EDM's loss with D = 2: nearer to the posterior mean under Student noise than to the Gaussian one.
 

@@ -155,9 +155,7 @@ def finer(
     undo.callback(attached(network, {name: (note, None)}, level, told).remove)
     undo.callback(attached(network, hooks, level, told, first=True).remove)
     undo.callback(_split_by_rows(outer))
-    if hasattr(
-        outer, "any_multiple"
-    ):  # learned positions are interpolated for as long as the handle is there
+    if hasattr(outer, "any_multiple"):  # learned positions are interpolated while the handle is there
         undo.callback(setattr, outer, "any_multiple", outer.any_multiple)
         outer.any_multiple = True  # type: ignore[assignment]
     return Handle(undo.close)
