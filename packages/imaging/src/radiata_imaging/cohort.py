@@ -5,6 +5,10 @@ One head is made in this order, each random quantity drawn from a generator of i
     label map -> affine -> stationary velocity field (Jacobian > 0 checked) -> T1-like intensities on a grid twice as fine
     -> average (partial volume) -> bias field -> Rician noise -> percentiles to [-1, 1]
 
+At 1 mm the label map is no finer than the head. There intensities are drawn in the label map's own space, blurred by the
+point spread of a scanner (`CohortSpec.psf`) and pulled back by trilinear interpolation, so that the borders of tissues are
+partial volumes and not stairs; and the warp, whose shortest length is 30 mm, is made on a grid of 4 mm.
+
 The velocity field is the sum of a random smooth part and of three anatomical parts with known amplitude: the brain grows
 inside its skull, the ventricles grow outward, the cortex thins from the pial side. Their amplitudes are recorded together
 with what the warped label map *measures* (millilitres a region), which is what a model should be conditioned on.
@@ -13,17 +17,22 @@ The heads are synthetic renderings. Warped copies of a person are not new people
 sixteen anatomies however many heads are drawn, and it is split by person.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from radiata_core.errors import InputError
 from radiata_imaging.contrast import bias_field, intensities_of, rician
-from radiata_imaging.deformation import exponential, jacobian_determinant, random_velocity
+from radiata_imaging.deformation import exponential, jacobian_determinant, random_velocity, sample_field
 
 __all__ = ["COVARIATES", "REGIONS", "Anatomy", "CohortSpec", "RenderedHead", "region_volumes", "render_head"]
+
+_WARP_MM = 4.0
+"""Spacing of the grid of deformations, whose shortest length is far above it."""
 
 _CEREBRAL_WHITE = (2, 41)
 _CORTEX = (3, 42)
@@ -93,7 +102,7 @@ class CohortSpec:
     Attributes:
         spacing: Output voxel, isotropic.
         shape: Output voxels; the default is MedForJ's 192 x 224 x 192 mm field of view at 4 mm.
-        supersample: Sub-voxels an axis that are averaged into one output voxel.
+        supersample: Sub-voxels an axis that are averaged into one output voxel, where `psf` is 0.
         rotation: Largest rotation about each axis.
         translation: Largest shift along each axis.
         head_scale: Isotropic scale of the whole head.
@@ -105,6 +114,7 @@ class CohortSpec:
         bias: Sd of the log bias field.
         noise: Rician sd as a fraction of the white-matter mean.
         percentiles: Intensities that become -1 and 1.
+        psf: Sd of the blur in the label map's space, mm, for output as fine as the label map; 0 averages sub-voxels.
     """
 
     spacing: float = 4.0
@@ -121,6 +131,23 @@ class CohortSpec:
     bias: tuple[float, float] = (0.02, 0.12)
     noise: tuple[float, float] = (0.005, 0.025)
     percentiles: tuple[float, float] = (0.1, 99.9)
+    psf: float = 0.0
+
+    @classmethod
+    def of_spacing(cls, spacing: float) -> "CohortSpec":
+        """MedForJ's field of view, 192 x 224 x 192 mm, at a spacing; at 1.5 mm and below with the point spread of 0.6 mm."""
+        x, y, z = (round(n / spacing) for n in (192, 224, 192))
+        return cls(spacing=spacing, shape=(x, y, z), psf=0.6 if spacing <= 1.5 else 0.0)
+
+    @property
+    def of_warp(self) -> "CohortSpec":
+        """The grid of the deformation: 4 mm over the same field of view, or this grid where it is no finer than that."""
+        coarse = tuple(max(8, round(n * self.spacing / _WARP_MM)) for n in self.shape)
+        spacings = {n * self.spacing / c for n, c in zip(self.shape, coarse, strict=True)}
+        if self.spacing >= _WARP_MM or len(spacings) > 1:
+            return self
+        x, y, z = coarse
+        return dataclasses.replace(self, spacing=spacings.pop(), shape=(x, y, z))
 
     def __post_init__(self) -> None:
         if self.spacing <= 0 or min(self.shape) < 8 or self.supersample < 1:
@@ -177,8 +204,6 @@ class Anatomy:
         positions = _positions(spec.shape, spec.spacing)
         index = positions / self.spacing + self.centre.reshape(3, 1, 1, 1).astype(np.float32)
         smooth = gaussian_filter(mask.astype(np.float32), 0.5 * spec.spacing / self.spacing)
-        from radiata_imaging.deformation import sample_field
-
         return sample_field(torch.from_numpy(smooth)[None], torch.from_numpy(index))[0].numpy()
 
     def velocities(self, spec: CohortSpec) -> np.ndarray:
@@ -249,30 +274,25 @@ def render_head(anatomy: Anatomy, spec: CohortSpec, rng: np.random.Generator) ->
         ]
     )
     matrix, shift = _affine(rng, spec, head_scale)
+    grid = spec.of_warp
     wobble = random_velocity(
-        spec.shape, spec.spacing, amplitude=spec.warp_amplitude, length=spec.warp_length, rng=rng
+        grid.shape, grid.spacing, amplitude=spec.warp_amplitude, length=spec.warp_length, rng=rng
     )
-    unit = anatomy.velocities(spec)
+    unit = anatomy.velocities(grid)
     for _ in range(20):
         velocity = torch.from_numpy(-(wobble + np.tensordot(amplitudes.astype(np.float32), unit, 1)))
-        displacement = exponential(velocity, spec.spacing)
-        smallest = float(jacobian_determinant(displacement, spec.spacing).min())
+        displacement = exponential(velocity, grid.spacing)
+        smallest = float(jacobian_determinant(displacement, grid.spacing).min())
         if smallest > 0.05:
             break
         wobble, amplitudes = 0.8 * wobble, 0.8 * amplitudes
-    fine = tuple(n * spec.supersample for n in spec.shape)
-    positions = _positions(fine, spec.spacing / spec.supersample)
-    dense = torch.nn.functional.interpolate(
-        displacement[None], size=fine, mode="trilinear", align_corners=False
-    )[0]
-    warped = (positions + dense.numpy()).reshape(3, -1)
-    source = matrix.astype(np.float32) @ warped + shift.astype(np.float32)[:, None]
-    index = np.rint(source / anatomy.spacing + anatomy.centre.astype(np.float32)[:, None]).astype(np.int32)
-    inside = np.all((index >= 0) & (index < np.array(anatomy.labels.shape)[:, None]), axis=0)
-    index *= inside  # outside takes voxel 0, and is set to background below
-    labels = np.where(inside, anatomy.labels[index[0], index[1], index[2]], 0).reshape(fine)
-    image = _scanner(intensities_of(labels, rng), spec, rng)
-    volumes = region_volumes(labels, (spec.spacing / spec.supersample) ** 3 / 1000.0)
+    if spec.psf > 0:
+        image, labels, edge = *_blurred(anatomy, spec, displacement, matrix, shift, rng), spec.spacing
+    else:
+        image, labels = _averaged(anatomy, spec, displacement, matrix, shift, rng)
+        edge = spec.spacing / spec.supersample
+    image = _scanner(image, spec, rng)
+    volumes = region_volumes(labels, edge**3 / 1000.0)
     covariates = {
         "head_scale": float(head_scale),
         "brain_scale": float(amplitudes[0]),
@@ -285,11 +305,82 @@ def render_head(anatomy: Anatomy, spec: CohortSpec, rng: np.random.Generator) ->
     return RenderedHead(image, labels, covariates, volumes, smallest)
 
 
-def _scanner(fine: np.ndarray, spec: CohortSpec, rng: np.random.Generator) -> np.ndarray:
-    """Partial volume, bias, noise, percentiles to [-1, 1]."""
+def _averaged(
+    anatomy: Anatomy,
+    spec: CohortSpec,
+    displacement: torch.Tensor,
+    matrix: np.ndarray,
+    shift: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intensities on the output grid, and labels on the sub-voxels whose intensities were averaged."""
+    fine = tuple(n * spec.supersample for n in spec.shape)
+    positions = _positions(fine, spec.spacing / spec.supersample)
+    dense = F.interpolate(displacement[None], size=fine, mode="trilinear", align_corners=False)[0]
+    warped = (positions + dense.numpy()).reshape(3, -1)
+    source = matrix.astype(np.float32) @ warped + shift.astype(np.float32)[:, None]
+    index = np.rint(source / anatomy.spacing + anatomy.centre.astype(np.float32)[:, None]).astype(np.int32)
+    inside = np.all((index >= 0) & (index < np.array(anatomy.labels.shape)[:, None]), axis=0)
+    index *= inside  # outside takes voxel 0, and is set to background below
+    labels = np.where(inside, anatomy.labels[index[0], index[1], index[2]], 0).reshape(fine)
     n = spec.supersample
-    blocks = fine.reshape(spec.shape[0], n, spec.shape[1], n, spec.shape[2], n)
-    image = blocks.mean((1, 3, 5), dtype=np.float32)
+    blocks = intensities_of(labels, rng).reshape(spec.shape[0], n, spec.shape[1], n, spec.shape[2], n)
+    return blocks.mean((1, 3, 5), dtype=np.float32), labels
+
+
+def _blurred(
+    anatomy: Anatomy,
+    spec: CohortSpec,
+    displacement: torch.Tensor,
+    matrix: np.ndarray,
+    shift: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intensities and labels on the output grid: drawn and blurred where the label map lies, and pulled back.
+
+    One voxel's margin of background around the label map stands for everything outside it.
+    """
+    turn = torch.from_numpy(matrix.astype(np.float32))
+    bent = torch.einsum("ij,jxyz->ixyz", turn, displacement)
+    index = F.interpolate(bent[None], size=spec.shape, mode="trilinear", align_corners=False)[0]
+    for row in range(3):
+        index[row] += float(shift[row])
+        for axis, n in enumerate(spec.shape):
+            line = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2.0) * spec.spacing * turn[row, axis]
+            index[row] += line.reshape([-1 if a == axis else 1 for a in range(3)])
+    index /= anatomy.spacing
+    index += torch.from_numpy(anatomy.centre.astype(np.float32)).reshape(3, 1, 1, 1) + 1.0
+    # Only the part of the label map that is seen is drawn, with two voxels around it for the blur.
+    sizes = np.array(anatomy.labels.shape) + 2
+    low = [int(np.clip(int(v) - 3, 0, n - 1)) for v, n in zip(index.amin((1, 2, 3)), sizes, strict=True)]
+    high = [int(np.clip(int(v) + 5, 1, n)) for v, n in zip(index.amax((1, 2, 3)), sizes, strict=True)]
+    seen = tuple(slice(a, max(b, a + 1)) for a, b in zip(low, high, strict=True))
+    codes = np.pad(anatomy.labels, 1)[seen]
+    index -= torch.tensor(low, dtype=torch.float32).reshape(3, 1, 1, 1)
+    drawn = _smoothed(torch.from_numpy(intensities_of(codes, rng)), spec.psf / anatomy.spacing)
+    image = sample_field(drawn[None], index)[0].numpy()
+    place = torch.zeros(spec.shape, dtype=torch.int32)
+    for axis, n in enumerate(codes.shape):
+        place = place * n + index[axis].round_().clamp_(0, n - 1).to(torch.int32)
+    return image, codes.ravel().take(place.numpy())
+
+
+def _smoothed(x: torch.Tensor, sd: float) -> torch.Tensor:
+    """x blurred along every axis by a discrete Gaussian of sd voxels: steps of (w, 1 - 2 w, w), each of variance 2 w."""
+    steps = max(1, round(sd**2 / 0.4))
+    w = sd**2 / (2 * steps)
+    for axis in range(x.ndim):
+        n = x.shape[axis]
+        for _ in range(steps):
+            out = x * (1 - 2 * w)
+            out.narrow(axis, 1, n - 1).add_(x.narrow(axis, 0, n - 1), alpha=w)
+            out.narrow(axis, 0, n - 1).add_(x.narrow(axis, 1, n - 1), alpha=w)
+            x = out
+    return x
+
+
+def _scanner(image: np.ndarray, spec: CohortSpec, rng: np.random.Generator) -> np.ndarray:
+    """Bias, noise, percentiles to [-1, 1]."""
     image = image * bias_field(image.shape, rng, strength=rng.uniform(*spec.bias))
     image = rician(image, rng.uniform(*spec.noise) * 160.0, rng)
     low, high = np.percentile(image, spec.percentiles)

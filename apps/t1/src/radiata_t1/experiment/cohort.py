@@ -96,9 +96,9 @@ class Cohort:
         from radiata_imaging.preprocess import PreprocessSpec
         from radiata_imaging.store import Item, StoreWriter
 
-        shape = tuple(round(n / self.spacing) for n in (192, 224, 192))
-        spec = CohortSpec(spacing=self.spacing, shape=shape)  # type: ignore[arg-type]
-        target = PreprocessSpec(spacing=self.spacing, shape=shape)  # type: ignore[arg-type]
+        spec = CohortSpec.of_spacing(self.spacing)
+        shape = spec.shape
+        target = PreprocessSpec(spacing=self.spacing, shape=shape)
         writer = StoreWriter(
             self.out, shape, target, COVARIATES, regions=tuple(REGIONS), overwrite=self.overwrite
         )
