@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from radiata_core.coefficients import Path
 from radiata_core.errors import InputError
+from radiata_core.flowmaps import euler_jump
 from radiata_core.kernels import Kernel, kernel_of
 from radiata_core.types import Batch, Time
 
-__all__ = ["Block", "TiledDenoiser", "blocks_of_line"]
+__all__ = ["Block", "TiledDenoiser", "TiledFlowMap", "blocks_of_line"]
 
 Block = tuple[slice, slice, slice]
 """Along one axis: the voxels of a block, those of its middle on the grid, and the same counted within the block."""
@@ -199,6 +200,14 @@ class TiledDenoiser(nn.Module):
             print(line, file=sys.stderr)
         else:
             self.say(line)
+
+
+class TiledFlowMap(TiledDenoiser):
+    """A local flow map, evaluated in blocks: jumps of grids of any size. Arguments as of `TiledDenoiser`."""
+
+    def jump(self, x: Batch, t: Time, s: Time, **conditions: Any) -> Batch:
+        """The state at s, (batch, channel, *space), from the state at t > 0: one evaluation of every block."""
+        return euler_jump(x, self(x, t, s=s, **conditions), t, s, self.path)
 
 
 def _at(row: int, corner: Sequence[Block], which: int) -> tuple[Any, ...]:
