@@ -26,10 +26,11 @@ References:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from radiata_core import tables
@@ -48,11 +49,15 @@ from radiata_core.types import Batch, Time
 
 __all__ = ["GivenCoarse", "Refinement", "box_mean", "finer", "interpolated", "refine", "residual"]
 
+Fine: TypeAlias = Float[Tensor, "batch channels *fine"]
+Coarse: TypeAlias = Float[Tensor, "batch channels *coarse"]
+Folded: TypeAlias = Float[Tensor, "batch folded *coarse"]
+
 _NOISE, _CORRUPTION = 11, 12
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-def box_mean(fine: Batch, factor: int) -> Batch:
+def box_mean(fine: Fine, factor: int) -> Coarse:
     """Mean over blocks of factor^n voxels: `(batch, channels, *grid)` to `(batch, channels, *grid / factor)`.
 
     Raises:
@@ -66,17 +71,17 @@ def box_mean(fine: Batch, factor: int) -> Batch:
     return pool(fine, factor)
 
 
-def interpolated(coarse: Batch, factor: int) -> Batch:
+def interpolated(coarse: Coarse, factor: int) -> Fine:
     """U c: linear interpolation between the centres of coarse voxels, constant beyond the outermost; grid times factor."""
     return F.interpolate(coarse, scale_factor=float(factor), mode=_MODES[coarse.ndim - 2], align_corners=False)
 
 
-def residual(fine: Batch, coarse: Batch, factor: int, scale: float) -> Batch:
+def residual(fine: Fine, coarse: Coarse, factor: int, scale: float) -> Folded:
     """r = fold(x - U c) / s, `(batch, channels factor^n, *coarse grid)`; the inverse of `finer` at the same coarse grid."""
     return space_to_depth(fine - interpolated(coarse, factor), factor) / scale
 
 
-def finer(folded: Batch, coarse: Batch, factor: int, scale: float) -> Batch:
+def finer(folded: Folded, coarse: Coarse, factor: int, scale: float) -> Fine:
     """x = U c + s unfold(r), `(batch, channels, *fine grid)`."""
     return interpolated(coarse, factor) + scale * depth_to_space(folded, factor)
 
@@ -192,7 +197,7 @@ class Refinement(nn.Module):
 
 def refine(
     stage: Refinement,
-    coarse: Batch,
+    coarse: Coarse,
     seeds: Sequence[int],
     *,
     steps: int = 4,
@@ -202,7 +207,7 @@ def refine(
     tile: int = 0,
     halo: int = 32,
     together: int = 1,
-) -> Batch:
+) -> Fine:
     """One arrow of a cascade: fine grids, `(batch, channels, *grid times factor)`, row i by seed i and coarse row i alone.
 
     A distilled stage (a flow map) jumps `steps` times; a denoiser is solved by DPM-Solver++(2M) in as many evaluations.

@@ -49,15 +49,14 @@ class FineBlocks(Dataset):
         self.factor = stage.factor
         rows = store.indices(split)
         ratio = spacing / store.spec.spacing
-        pool, coarse_mm = round(ratio), spacing * self.factor
-        if len(rows) == 0 or pool < 1 or abs(ratio - pool) > 1e-3 or BASE_MM % coarse_mm > 1e-6:
+        pool, to_base = round(ratio), round(BASE_MM / spacing)
+        if len(rows) == 0 or pool < 1 or abs(ratio - pool) > 1e-3 or abs(to_base * spacing - BASE_MM) > 1e-3:
             raise InputError(
-                f"expected heads at {spacing:g} mm or a whole fraction of it, in a split that is not empty; got "
+                f"expected heads at {spacing:g} mm, at most {BASE_MM:g} mm, or a whole fraction of it, in a split that is not empty; got "
                 f"{store.spec.spacing:g} mm and {len(rows)} heads of {split}. Make the store with --spacing {spacing:g}."
             )
         self.people = [str(store.subjects[i]) for i in rows]
         self.heads, self.scales, self.centres = [], [], []
-        to_base = round(BASE_MM / spacing)
         for row in rows:
             head = torch.from_numpy(decode(store.images[int(row)]))[None, None]
             head = box_mean(head, pool) if pool > 1 else head
@@ -66,7 +65,7 @@ class FineBlocks(Dataset):
             scale, offset = 2.0 / max(float(high - low), 1e-6), float(low)
             self.heads.append(head[0, 0].to(torch.float16))
             self.scales.append((scale, -1.0 - scale * offset))
-            where = np.argwhere(scale * (base - offset) - 1.0 > _AIR) * (to_base // self.factor)
+            where = np.argwhere(scale * (base - offset) - 1.0 > _AIR) * to_base // self.factor
             self.centres.append(where.astype(np.int16))
         self.grid = tuple(n // self.factor for n in self.heads[0].shape)
         self.block = tuple(min(int(b), n) for b, n in zip(block, self.grid, strict=True))

@@ -220,15 +220,20 @@ def _bins(record: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
     return edges, [closed.get(pair, float("nan")) for pair in pairwise(edges)]
 
 
-def sample_sections(folder: Path) -> list[Section]:
-    """Viewer, mosaics and a table of the volumes in a folder."""
+def sample_sections(folder: Path, real: Path | None = None) -> list[Section]:
+    """Viewer, mosaics and a table of the volumes in a folder; a real head stands left of the slider, if there is one."""
     paths = sorted(path for path in folder.iterdir() if path.is_file() and is_volume_path(path))
     volumes = {path.name: read_volume(path) for path in paths[:_VIEWER_VOLUMES]}
     facts = {
         path.name: read_json(sidecar_path(path)) if sidecar_path(path).is_file() else {} for path in paths
     }
     synthetic = any(fact.get("SyntheticImage") for fact in facts.values())
-    shown = f"The first {len(volumes)} of {len(paths)} volumes. Click to move, wheel to scroll, right drag for window."
+    shown = f"The first {len(volumes)} of {len(paths)} volumes."
+    viewed, compare = dict(volumes), None
+    if real is not None:
+        shown += " Real on the left of the slider, synthetic on the right: not the same person, each on its own grey scale."
+        viewed = {f"real: {real.name}": read_volume(real)} | viewed
+        compare = (f"real: {real.name}", next(iter(volumes)))
     keys = ("Seed", "Model", "Sampler", "Steps", "Guidance", "Conditions")
     present = [key for key in keys if any(key in fact for fact in facts.values())]
     rows = [(name, *(str(fact.get(key, "–")) for key in present)) for name, fact in facts.items()]
@@ -240,7 +245,7 @@ def sample_sections(folder: Path) -> list[Section]:
         for name, volume in list(volumes.items())[:_MOSAICS]
     ]
     return [
-        Section("Viewer", [Viewer(volumes, synthetic=synthetic), Text(shown)]),
+        Section("Viewer", [Viewer(viewed, synthetic, compare=compare), Text(shown)]),
         Section("Mosaics", pictures),
         Section("Files", [Table(("file", *present), rows)]),
     ]

@@ -18,6 +18,8 @@ class Report:
     The page holds its pictures and data and opens without a network.
 
     Example: radiata-t1 report heads/
+
+    Example: radiata-t1 report heads/ --real scan.nii.gz
     """
 
     folder: tyro.conf.Positional[Path]
@@ -26,6 +28,8 @@ class Report:
     """File to write; report.html in the folder by default."""
     title: str = ""
     """Title of the page; the folder's name by default."""
+    real: Path | None = None
+    """A real head (.nii, .nii.gz, .mgz) to see beside the sampled ones, left of the slider."""
     overwrite: bool = False
     """Replace an existing page."""
 
@@ -71,7 +75,7 @@ class Report:
         if any("loss" in record for record in read_log(self.folder / "log.jsonl")):
             sections += train_sections(self.folder)
         if any(path.is_file() and is_volume_path(path) for path in self.folder.iterdir()):
-            sections += sample_sections(self.folder)
+            sections += sample_sections(self.folder, self.real)
             synthetic = any(getattr(block, "synthetic", False) for s in sections for block in s.blocks)
         if (self.folder / "evaluation.json").is_file():
             sections += evaluation_sections(read_json(self.folder / "evaluation.json"))

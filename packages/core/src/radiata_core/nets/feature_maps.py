@@ -118,6 +118,7 @@ class MemoryMap(FeatureMap):
 
     def write(self, lo: int, slab: Tensor, count: bool = True) -> None:
         assert self.values is not None
+        slab = slab.to(self.dtype)  # what is stored is what counts
         self.values[lo : lo + len(slab)] = slab
         if count:
             self.moments.add(slab)
@@ -154,7 +155,8 @@ class DiskMap(FeatureMap):
         return slab.to(self.device)
 
     def write(self, lo: int, slab: Tensor, count: bool = True) -> None:
-        flat = slab.to("cpu", self.dtype).contiguous().view(torch.uint8).reshape(-1)
+        slab = slab.to(self.dtype)
+        flat = slab.to("cpu").contiguous().view(torch.uint8).reshape(-1)
         whole = memoryview(flat.numpy().data)
         self.file.seek(lo * self.row)
         try:

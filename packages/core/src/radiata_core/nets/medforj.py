@@ -30,6 +30,7 @@ References:
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -48,6 +49,7 @@ from radiata_core.nets.medforj_blocks import (
     Middle,
     Recipe,
     Residual,
+    Signal,
     Up,
     Upsample,
     is_plain,
@@ -55,6 +57,8 @@ from radiata_core.nets.medforj_blocks import (
 )
 from radiata_core.nets.medforj_plan import Plan, plan_of
 from radiata_core.nets.medforj_slabs import forward_in_slabs
+from radiata_core.nets.medforj_storage import trial
+from radiata_core.nets.medforj_times import TimeTable
 from radiata_core.specs import buildable
 
 __all__ = ["MEDFORJ", "MedForJUNet"]
@@ -102,6 +106,8 @@ class MedForJUNet(nn.Module):
         max_memory: Bytes that a call without gradients may take besides the network; None for no limit. Larger calls go
             through the network in slabs (`medforj_slabs`), with the same result to rounding.
         spill: Folder for maps that a limit sends to disk; None for the system's temporary one.
+        storage: Numbers of the maps of a call without gradients: None for the input's, or `torch.bfloat16`, which the device
+            is tried with first (`medforj_storage`). For CUDA; a processor is many times slower with it.
         checkpointing: Whether residual blocks are computed again in the backward pass: half the memory of training.
 
     Raises:
@@ -129,6 +135,9 @@ class MedForJUNet(nn.Module):
         super().__init__()
         self.max_memory: int | None = None
         self.spill: Path | None = None
+        self.storage: torch.dtype | None = None
+        self._tried: dict[torch.device, bool] = {}
+        self._times = TimeTable()
         levels = len(channels)
         blocks, heads = _one_a_level(num_res_blocks, levels), _one_a_level(num_head_channels, levels)
         self.options: dict[str, Any] = {
@@ -244,16 +253,10 @@ class MedForJUNet(nn.Module):
             InputError: the shape does not fit, or covariates are given to a network that takes none.
         """
         self._check_input(x, covariates)
-        wave = sinusoid(noise_level.expand(len(x)), self.channels[0]).to(x.dtype)
-        embedding = self.time_embed(wave)
-        if covariates is not None and self.covariates:
-            known = ~covariates.isnan()
-            row = torch.cat([torch.where(known, covariates, 0.0), known.to(covariates.dtype)], dim=1)
-            embedding = embedding + self.covariate_embed(row.to(x.dtype))
-        signal = F.silu(embedding)  # every block asks for the same one
+        signal = self._signal(x, noise_level.expand(len(x)), covariates)
         plan = self._plan(x)
         if plan is not None:
-            return forward_in_slabs(self, x, signal, plan, self.spill)
+            return forward_in_slabs(self, x, signal, plan, self.spill, self.maps_dtype(x))
         h = self.conv_in(x)
         if x.device.type == "cpu" and self.spatial_dims == 3:
             h = h.contiguous(memory_format=torch.channels_last_3d)  # oneDNN's fastest order of memory
@@ -264,6 +267,39 @@ class MedForJUNet(nn.Module):
         for level in self.up_blocks:
             h = level(h, signal, skips)
         return self.out(h)
+
+    def prepare_times(self, noise_levels: Float[Tensor, "level"]) -> None:
+        """Work out at once what all blocks are told at the levels of a schedule (`medforj_times`).
+
+        Calls without gradients in evaluation mode then find it, until a weight changes; results stay the same. On a
+        processor they remember every level by themselves.
+
+        Args:
+            noise_levels: As `forward` will be given them.
+        """
+        self._times.prepare(self, noise_levels)
+
+    def train(self, mode: bool = True) -> "MedForJUNet":
+        self._times.clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "MedForJUNet":
+        self._times.clear()
+        return super()._apply(fn, recurse)
+
+    def _signal(self, x: Tensor, levels: Tensor, covariates: Tensor | None) -> Signal:
+        """What the blocks are told: remembered where that is possible, else SiLU of the embedding."""
+        told = covariates is not None and self.covariates > 0
+        if not (told or self.training or _needs_modules(x)):
+            shifts = self._times.shifts(self, levels)
+            if shifts is not None:
+                return shifts
+        embedding = self.time_embed(sinusoid(levels, self.channels[0]).to(x.dtype))
+        if covariates is not None and told:
+            known = ~covariates.isnan()
+            row = torch.cat([torch.where(known, covariates, 0.0), known.to(covariates.dtype)], dim=1)
+            embedding = embedding + self.covariate_embed(row.to(x.dtype))
+        return F.silu(embedding)  # every block asks for the same one
 
     @property
     def checkpointing(self) -> bool:
@@ -278,14 +314,36 @@ class MedForJUNet(nn.Module):
     def _plan(self, x: Tensor) -> Plan | None:
         """How to go in slabs (`medforj_slabs`), where that is possible and of use."""
         size = math.prod(x.shape[2:]) * self.channels[0] * x.element_size()
-        wanted = self.max_memory is not None or (x.device.type == "cpu" and size >= LARGE)
-        traced = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
-        inner = torch._C._functorch.maybe_current_level() is not None
-        if not wanted or torch.is_grad_enabled() or traced or inner or not is_plain(self):
+        wanted = self.max_memory is not None or self.storage is not None
+        wanted = wanted or (x.device.type == "cpu" and size >= LARGE)
+        if not wanted or _needs_modules(x) or not is_plain(self):
             return None
         ends = (len(x) - 1) * x[0].numel() // x.shape[1] * (x.shape[1] + self.options["out_channels"])
         limit = None if self.max_memory is None else self.max_memory - ends * x.element_size()
-        return plan_of(self, x.shape[2:], x.element_size(), limit)
+        return plan_of(self, x.shape[2:], self.maps_dtype(x).itemsize, limit)
+
+    def maps_dtype(self, x: Tensor) -> torch.dtype:
+        """The numbers in which a call without gradients keeps the maps of an input like `x`.
+
+        The first time that a device is to keep bfloat16 it is tried (`medforj_storage`), with a warning where it fails.
+
+        Raises:
+            InputError: `storage` is neither None nor bfloat16.
+        """
+        if self.storage is None:
+            return x.dtype
+        if self.storage != torch.bfloat16:
+            raise InputError(
+                f"expected storage None or torch.bfloat16; got {self.storage}. Set network.storage."
+            )
+        if x.device not in self._tried:
+            fault = trial(x.device, self.spatial_dims)
+            self._tried[x.device] = fault is None
+            if fault is not None:
+                warnings.warn(
+                    f"float32 maps on {x.device}: in bfloat16 {fault}. Update PyTorch.", stacklevel=3
+                )
+        return self.storage if self._tried[x.device] else x.dtype
 
     def _check_input(self, x: Tensor, covariates: Tensor | None) -> None:
         multiple = 2 ** (len(self.channels) - 1)
@@ -303,6 +361,14 @@ class MedForJUNet(nn.Module):
             raise InputError(
                 "expected no covariates; got some, but this network was trained without. Leave them away."
             )
+
+
+def _needs_modules(x: Tensor) -> bool:
+    """Whether gradients, a compiler, autocast or a functional transform want the modules called as they are written."""
+    traced = (
+        torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or torch.jit.is_tracing()
+    )
+    return torch.is_grad_enabled() or traced or torch._C._functorch.maybe_current_level() is not None
 
 
 def _one_a_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

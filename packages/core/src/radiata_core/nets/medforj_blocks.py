@@ -5,7 +5,7 @@ Every attribute here is part of a tensor's name in the released weights; see `me
 
 import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,12 @@ __all__ = [
     "Middle",
     "Recipe",
     "Residual",
+    "Shifts",
+    "Signal",
     "Up",
     "Upsample",
     "is_plain",
+    "shift_of",
     "sinusoid",
 ]
 
@@ -72,6 +75,33 @@ class Conv(nn.Module):
         return self.conv(x)
 
 
+class Shifts:
+    """What residual blocks add at a noise level, worked out before (`medforj_times`): rows of all blocks side by side.
+
+    Args:
+        rows: One row a sample, or a single row.
+        places: Where each block's `time_emb_proj` has its numbers.
+    """
+
+    def __init__(self, rows: Float[Tensor, "*batch shift"], places: Mapping[nn.Module, slice]) -> None:
+        self.rows, self.places = rows, places
+
+    def __getitem__(self, row: int) -> "Shifts":
+        return Shifts(self.rows[row], self.places)
+
+
+Signal = Tensor | Shifts
+"""What a block is told: SiLU of the embedded noise level (batch, width), or what the blocks would make of it."""
+
+
+def shift_of(projection: nn.Module, signal: Signal) -> Float[Tensor, "*batch channels"]:
+    """What a residual block adds to its channels."""
+    told: Tensor = (
+        signal.rows[..., signal.places[projection]] if isinstance(signal, Shifts) else projection(signal)
+    )
+    return told
+
+
 class Downsample(nn.Module):
     """The grid halved by a convolution of stride 2: (batch, channels, *grid) → (batch, channels, *⌈grid/2⌉).
 
@@ -82,7 +112,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.op = Conv(recipe.dims, channels, channels, stride=2)
 
-    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
         return self.op(x)
 
 
@@ -98,7 +128,7 @@ class Upsample(nn.Module):
         super().__init__()
         self.postconv = Conv(recipe.dims, channels, channels)
 
-    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
         if is_plain(self.postconv):
             return doubled_convolution(x, self.postconv.conv.weight, self.postconv.conv.bias)
         return self.postconv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -126,9 +156,9 @@ class Residual(nn.Module):
             return (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[self.dims - 1](x, 2)
         return x
 
-    def forward(self, x: Tensor, signal: Tensor) -> Tensor:
+    def forward(self, x: Tensor, signal: Signal) -> Tensor:
         h = self.conv1(self.resize(_silu(self.norm1(x))))
-        shift = self.time_emb_proj(signal)
+        shift = shift_of(self.time_emb_proj, signal)
         h = self.norm2(h + shift.reshape(*shift.shape, *[1] * self.dims))
         return self.skip_connection(self.resize(x)) + self.conv2(_silu(h))
 
@@ -189,7 +219,7 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList(Attention(recipe, out, head) for _, out in sizes if head is not None)
         self.checkpointing = False
 
-    def block(self, index: int, parts: Sequence[Tensor], signal: Tensor) -> Tensor:
+    def block(self, index: int, parts: Sequence[Tensor], signal: Signal) -> Tensor:
         """Maps (batch, channels, *grid), joined, after residual block `index` and its attention, if the level has it."""
         h = _computed(self.resnets[index], parts, signal, self.checkpointing)
         return self.attentions[index](h) if len(self.attentions) else h
@@ -202,7 +232,7 @@ class Down(Level):
         super().__init__(*args)
         self.downsampler = change
 
-    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, signal: Signal, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
             h = self.block(index, (h,), signal)
             skips.append(h)
@@ -219,7 +249,7 @@ class Up(Level):
         super().__init__(*args)
         self.upsampler = change
 
-    def forward(self, h: Tensor, signal: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: Tensor, signal: Signal, skips: list[Tensor]) -> Tensor:
         for index in range(len(self.resnets)):
             h = self.block(index, (h, skips.pop()), signal)
         return h if self.upsampler is None else self.upsampler(h, signal)
@@ -235,7 +265,7 @@ class Middle(nn.Module):
         self.resnet_2 = Residual(recipe, channels, channels)
         self.checkpointing = False
 
-    def forward(self, h: Tensor, signal: Tensor) -> Tensor:
+    def forward(self, h: Tensor, signal: Signal) -> Tensor:
         h = _computed(self.resnet_1, (h,), signal, self.checkpointing)
         return _computed(self.resnet_2, (self.attention(h),), signal, self.checkpointing)
 
@@ -258,10 +288,10 @@ def is_plain(module: nn.Module) -> bool:
 _OWN = ("radiata_core.nets.medforj", "torch.nn.modules.")
 
 
-def _computed(block: nn.Module, parts: Sequence[Tensor], signal: Tensor, again: bool) -> Tensor:
+def _computed(block: nn.Module, parts: Sequence[Tensor], signal: Signal, again: bool) -> Tensor:
     """`block` of the joined maps; `again`: computed a second time in the backward pass, nothing of it kept for it."""
 
-    def run(signal: Tensor, *parts: Tensor) -> Tensor:
+    def run(signal: Signal, *parts: Tensor) -> Tensor:
         made: Tensor = block(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], signal)
         return made
 

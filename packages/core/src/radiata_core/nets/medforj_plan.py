@@ -30,6 +30,9 @@ __all__ = ["Estimate", "Plan", "estimate", "least_memory", "plan_of", "thickness
 SLAB = 32 * 2**20
 """Bytes of the slabs of a step where memory allows, all together: a last cache, and below what malloc maps anew."""
 
+DEVICE_SLAB = 32 * SLAB
+"""The same away from the processor, where a call of a kernel costs more than a miss of the cache; never measured."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -64,7 +67,8 @@ class Estimate:
 
 
 def _row_bytes(step: Step, plan: Plan, grid: Sequence[int], item: int) -> tuple[int, int]:
-    """(bytes a row of the output, bytes besides) of a step's slabs."""
+    """(bytes a row of the output, bytes besides) of a step's slabs, which are float32 where maps are smaller."""
+    item = max(item, 4)
     level = 0 if step.output is None else step.output.level
     area = math.prod(grid_of(grid, level)[1:]) * item
     inputs = sum(needed.channels for needed in step.inputs)
@@ -88,7 +92,7 @@ def _row_bytes(step: Step, plan: Plan, grid: Sequence[int], item: int) -> tuple[
 def _slab_bytes(step: Step, plan: Plan, grid: Sequence[int], item: int) -> int:
     if step.kind == "attention":
         level = step.inputs[0]
-        return 8 * math.prod(grid_of(grid, level.level)) * level.channels * item
+        return 8 * math.prod(grid_of(grid, level.level)) * level.channels * max(item, 4)
     row, fixed = _row_bytes(step, plan, grid, item)
     return fixed + row * thickness_of(step, plan, grid, item)
 
@@ -103,7 +107,7 @@ def thickness_of(step: Step, plan: Plan, grid: Sequence[int], item: int) -> int:
 def _weight_bytes(step: Step, item: int) -> int:
     """Copies of a step's weights in the convolution's own order; folding a kernel takes four."""
     copies = 4 if step.kind == "double" else 1
-    return copies * item * max((p.numel() for p in step.module.parameters()), default=0)
+    return copies * max(item, 4) * max((p.numel() for p in step.module.parameters()), default=0)
 
 
 def _peaks(
@@ -138,7 +142,7 @@ def plan_of(
     Args:
         network: MedForJ's network.
         grid: Voxels along each axis of its input.
-        item: Bytes of a number.
+        item: Bytes of a number of a map.
         max_memory: Bytes that a call may take besides the network; None for no limit.
 
     Raises:
@@ -168,16 +172,17 @@ def _smaller(network: "MedForJUNet", grid: Sequence[int], item: int, limit: floa
         for n, step in makers.items()
         if step.output is not None
     }
-    ends = item * math.prod(grid) * (network.options["in_channels"] + network.options["out_channels"])
+    ends = max(item, 4) * math.prod(grid) * (network.options["in_channels"] + network.options["out_channels"])
     places: dict[int, str] = {}
-    slab, best = SLAB, Plan(peak=2**62)
+    whole = SLAB if network.conv_in.conv.weight.device.type == "cpu" else DEVICE_SLAB
+    slab, best = whole, Plan(peak=2**62)
     while True:
         worst, there = _peaks(steps, Plan(slab, places), grid, item, weights)
         best = min(best, Plan(slab, dict(places), worst + ends), key=lambda plan: plan.peak)
         if best.peak <= limit or (slab <= 1 and not there):
             return best
-        if slab > SLAB // 16 or not there:
-            slab = slab // 2 if slab > SLAB // 16 else slab // 8
+        if slab > whole // 16 or not there:
+            slab = slab // 2 if slab > whole // 16 else slab // 8
         else:
             chosen = max(there, key=lambda n: (sizes[n], makers[n].again, -n))
             places[chosen] = "computed" if makers[chosen].again else "disk"
@@ -203,8 +208,12 @@ def estimate(
         InputError: a limit below the least that works.
     """
     weight = network.conv_in.conv.weight
-    item = weight.element_size()
-    ends = item * math.prod(grid) * (network.options["in_channels"] + network.options["out_channels"])
+    item = network.maps_dtype(weight).itemsize  # type: ignore[arg-type]
+    ends = (
+        weight.element_size()
+        * math.prod(grid)
+        * (network.options["in_channels"] + network.options["out_channels"])
+    )
     plan = plan_of(network, grid, item, None if max_memory is None else max_memory - (batch - 1) * ends)
     seconds = batch * _seconds(network, plan, tuple(grid), folder)
     return Estimate(seconds, (plan.peak + (batch - 1) * ends) / 2**20, plan)
@@ -221,7 +230,7 @@ def _seconds(network: "MedForJUNet", plan: Plan, grid: tuple[int, ...], folder: 
     def timed(*sizes: int) -> float:
         x = weight.new_zeros(1, network.options["in_channels"], *sizes)
         start = time.perf_counter()
-        forward_in_slabs(network, x, signal, plan, folder)
+        forward_in_slabs(network, x, signal, plan, folder, network.maps_dtype(x))
         if x.device.type == "cuda":
             torch.cuda.synchronize(x.device)
         return time.perf_counter() - start

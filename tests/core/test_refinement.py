@@ -1,0 +1,179 @@
+"""Stages of a cascade: exact rearrangements, places that do not depend on the cut, and the law of a Gaussian field."""
+
+import pytest
+import torch
+from torch import nn
+
+from radiata_core.checkpoint import load_model, save_model
+from radiata_core.denoisers import NetworkDenoiser, UnitVariance
+from radiata_core.errors import InputError
+from radiata_core.flowmaps import NetworkFlowMap
+from radiata_core.nets.unet import UNet
+from radiata_core.overlapping_windows import WithCoordinates, noise_of_box
+from radiata_core.paths import LinearPath
+from radiata_core.predictions import Prediction
+from radiata_core.refinement import GivenCoarse, Refinement, box_mean, finer, interpolated, refine, residual
+
+
+def stage_of(placed: bool = False, jumps: bool = False, corruption: float = 0.2) -> Refinement:
+    """A stage with weights that are not zero anywhere: a local network of two levels, receptive field below 16."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = UNet(
+            in_channels=9 + 3 * placed,
+            out_channels=8,
+            patch=1,
+            channels=(6, 8),
+            down_blocks=(0, 1),
+            up_blocks=(1, 1),
+            attention=(False, False),
+            covariates=int(corruption > 0),
+            embedding=16,
+            frequencies=8,
+            norm="channel",
+            destination=jumps,
+        )
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.15)
+    if placed:
+        network = WithCoordinates(network)
+    kind = NetworkFlowMap if jumps else NetworkDenoiser
+    denoiser = kind(GivenCoarse(network), LinearPath(), "velocity", UnitVariance(1.0))
+    return Refinement(denoiser, 2, 0.1, corruption, placed).eval()
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 12), (2, 3, 6, 8), (1, 1, 4, 6, 8)])
+def test_the_residual_and_the_coarse_grid_are_the_fine_grid(shape):
+    fine = noise(*shape).double()
+    coarse = box_mean(fine, 2)
+    folded = residual(fine, coarse, 2, 0.3)
+    assert folded.shape == (shape[0], shape[1] * 2 ** (len(shape) - 2), *(n // 2 for n in shape[2:]))
+    torch.testing.assert_close(finer(folded, coarse, 2, 0.3), fine, rtol=0, atol=1e-12)
+
+
+def test_interpolation_is_exact_on_ramps_between_the_centres():
+    """A linear function of place is its own interpolation, half a coarse voxel away from the ends."""
+    places = torch.meshgrid(*[torch.arange(n).double() for n in (16, 12)], indexing="ij")
+    ramp = (2.0 * places[0] - 0.5 * places[1])[None, None]
+    made = interpolated(box_mean(ramp, 4), 4)
+    inside = (..., slice(2, -2), slice(2, -2))
+    torch.testing.assert_close(made[inside], ramp[inside], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_a_head_does_not_depend_on_how_it_is_cut(jumps):
+    stage, coarse = stage_of(jumps=jumps), noise(2, 1, 24, 32, 40, seed=1)
+    options = {"steps": 2, "corruption": 0.1}
+    whole = refine(stage, coarse, [3, 4], **options)
+    cut = refine(stage, coarse, [3, 4], tile=8, halo=16, **options)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=2e-6)
+    seam = refine(stage, coarse, [3, 4], tile=8, halo=0, **options)
+    assert float((seam - whole).abs().max()) > 1e-3  # without a halo there is a seam, so the test can see one
+
+
+def test_a_box_is_drawn_as_in_the_whole_and_a_row_by_its_seed():
+    stage, coarse = stage_of(), noise(2, 1, 40, 32, 32, seed=2)
+    with torch.inference_mode():
+        whole = refine(stage, coarse, [5, 6], steps=2, corruption=0.2)
+        again = refine(stage, coarse[1:], [6], steps=2, corruption=0.2)
+        box = refine(stage, coarse[1:, :, 8:], [6], steps=2, corruption=0.2, origin=(8, 0, 0))
+    torch.testing.assert_close(again, whole[1:], rtol=0, atol=2e-6)
+    # 17 coarse voxels from the cut and from the border there is nothing that the box does not know.
+    torch.testing.assert_close(box[:, :, 34:], whole[1:, :, 50:], rtol=0, atol=2e-6)
+    other = refine(stage, coarse[1:], [7], steps=2, corruption=0.2)
+    assert float((other - again).abs().mean()) > 0.01
+
+
+class GaussianDetail(nn.Module):
+    """The exact denoiser of r = g c + e, e ~ N(0, v), on the linear path: E[r | r_t] = m + t-dependent gain."""
+
+    multiple = 1
+
+    def __init__(self, gain: float, variance: float) -> None:
+        super().__init__()
+        self.gain, self.variance = gain, variance
+
+    def forward(self, x, noise_level, *, coarse, **conditions):
+        alpha = torch.sigmoid(noise_level).reshape(-1, *[1] * (x.ndim - 1))  # alpha / sigma = exp(level)
+        sigma = 1 - alpha
+        mean = self.gain * coarse
+        x = x * (alpha.square() + sigma.square()).sqrt()  # undo UnitVariance(1)
+        return mean + alpha * self.variance / (alpha**2 * self.variance + sigma**2) * (x - alpha * mean)
+
+
+def test_the_law_of_a_gaussian_field():
+    """Mean and variance of what is drawn are those of x given c; 32768 voxels, four standard errors."""
+    gain, variance, scale = 0.7, 0.25, 0.4
+    denoiser = NetworkDenoiser(GaussianDetail(gain, variance), LinearPath(), Prediction.X0, UnitVariance(1.0))
+    stage = Refinement(denoiser, 2, scale).eval()
+    coarse = noise(1, 1, 16, 16, 16, seed=3)
+    drawn = refine(stage, coarse, [0], steps=64)
+    detail = residual(drawn, coarse, 2, scale) - gain * coarse
+    count = detail.numel()
+    assert abs(float(detail.mean())) < 4 * (variance / count) ** 0.5
+    assert float(detail.var()) == pytest.approx(variance, rel=4 * (2 / count) ** 0.5 + 0.01)
+    neighbours = (detail[:, :, 1:] * detail[:, :, :-1]).mean() / variance
+    assert abs(float(neighbours)) < 4 / count**0.5
+
+
+def test_the_corruption_is_noise_of_the_place_and_is_told():
+    stage, coarse = stage_of(), torch.zeros(1, 1, 8, 8, 8)
+    seen = {}
+
+    def record(module, arguments, given):
+        seen.update(given)
+
+    with stage.denoiser.network.register_forward_pre_hook(record, with_kwargs=True) as _:
+        refine(stage, coarse, [9], steps=1, corruption=0.15)
+    expected = 0.15 * noise_of_box([9], (0, 0, 0), (8, 8, 8), key=12)
+    torch.testing.assert_close(seen["coarse"], expected)
+    torch.testing.assert_close(seen["covariates"], torch.tensor([[1.0]]))  # 4 * 0.15 / 0.2 - 2
+    assert float(stage.told(0.0, 1)["covariates"]) == -2.0 and stage_of(corruption=0.0).told(0.0, 3) == {}
+
+
+def test_places_are_in_decimetres_from_the_centre():
+    stage = stage_of(placed=True)
+    places = stage.places((4, 6, 8), 8.0)["coordinates"]
+    assert places.shape == (1, 3, 4, 6, 8)
+    torch.testing.assert_close(places.mean((2, 3, 4)), torch.zeros(1, 3), atol=1e-6, rtol=0)
+    assert float(places[0, 1, 0, 1, 0] - places[0, 1, 0, 0, 0]) == pytest.approx(0.08)
+    coarse = noise(1, 1, 8, 8, 8)
+    with torch.inference_mode():
+        near, far = (refine(stage, coarse, [0], steps=1, spacing=spacing) for spacing in (2.0, 8.0))
+    assert float((near - far).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_a_stage_survives_its_file(tmp_path, jumps):
+    stage, coarse = stage_of(placed=True, jumps=jumps), noise(1, 1, 8, 8, 8)
+    save_model(tmp_path / "stage.safetensors", stage, metadata={})
+    loaded = load_model(tmp_path / "stage.safetensors").denoiser
+    assert isinstance(loaded, Refinement)
+    torch.testing.assert_close(refine(loaded, coarse, [1]), refine(stage, coarse, [1]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"corruption": 0.3}, "corruption from 0 to 0.2"),
+        ({"seeds": [1]}, "one seed a row, 2; got 1"),
+        ({"coarse": torch.zeros(2, 1, 7, 8, 8)}, "divide by 2"),
+    ],
+)
+def test_what_does_not_fit_is_said(change, said):
+    given = {"coarse": torch.zeros(2, 1, 8, 8, 8), "seeds": [0, 1], "corruption": 0.0} | change
+    with pytest.raises(InputError, match=said):
+        if given["coarse"].shape[2] % 2:
+            box_mean(given["coarse"], 2)
+        refine(stage_of(), given["coarse"], given["seeds"], corruption=given["corruption"])
+
+
+def test_numbers_and_boxes_that_make_no_stage():
+    with pytest.raises(InputError, match="factor >= 2"):
+        Refinement(stage_of().denoiser, 1)
+    with pytest.raises(InputError, match="told places"):
+        refine(stage_of(placed=True), torch.zeros(1, 1, 8, 8, 8), [0], origin=(2, 0, 0))
