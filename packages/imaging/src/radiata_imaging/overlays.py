@@ -10,7 +10,7 @@ Every slice carries its letters and its position in mm, and every figure the con
 volume of another grid, by its nearest voxel: thick slices look thick.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,10 @@ from radiata_imaging.canonical import Canonical, canonical
 from radiata_imaging.interpolation import Interpolation
 from radiata_imaging.orientation import Grid, resample
 from radiata_imaging.plots import STAMP, Convention, NumberedFigure, draw_slice
+from radiata_imaging.viewer import Colours
 from radiata_imaging.volume import Volume, times
 
 __all__ = ["Panel", "before_after", "label_overlay"]
-
-Colours = Mapping[int, tuple[str, tuple[int, int, int]]]
 
 _INK, _AIR = "white", "black"
 _ALPHA = 0.55

@@ -1,11 +1,12 @@
 r"""One HTML file that says everything: sections, tables with intervals, figures, a three-plane viewer, provenance.
 
 The file holds its pictures and its data; it opens from a disk, a mail or an archive without a network, now and in ten years.
-Whatever came from a user or a file is escaped. The viewer is `viewer.js`, a canvas and no library: linked crosshair, window
-by dragging with the right button, orientation letters, a chooser of volumes; intensities are 8-bit.
+Whatever came from a user or a file is escaped, and a content security policy in the page itself lets the browser fetch
+nothing and run no script but ours, which it knows by its checksum. The viewer is a chapter of its own: `viewer`.
 """
 
 import base64
+import hashlib
 import html
 import json
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from radiata_core.runs import atomic_path
-from radiata_imaging.canonical import canonical, pooled
 from radiata_imaging.plots import STAMP, png
-from radiata_imaging.volume import Volume
+from radiata_imaging.viewer import Overlay, Viewer
 
-__all__ = ["Image", "Provenance", "Section", "Table", "Text", "Viewer", "page", "write_report"]
+__all__ = ["Image", "Overlay", "Provenance", "Section", "Table", "Text", "Viewer", "page", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -83,44 +83,6 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Viewer:
-    """Interactive three-plane view of one or more volumes.
-
-    Attributes:
-        volumes: By the name that stands in the chooser.
-        synthetic: Stamp the view.
-        limits: Intensities that become 0 and 255; by default the 0.1 and 99.9 percentiles of each volume.
-        max_voxels: Volumes above are averaged over cubes for the page, which is then said in the view.
-    """
-
-    volumes: Mapping[str, Volume]
-    synthetic: bool = False
-    limits: tuple[float, float] | None = None
-    max_voxels: int = 1_200_000
-
-    def html(self) -> str:
-        items = [self._item(name, volume) for name, volume in self.volumes.items()]
-        # "<" cannot end the script element once it is written as a JSON escape.
-        data = json.dumps({"stamp": STAMP if self.synthetic else "", "volumes": items}).replace(
-            "<", "\\u003c"
-        )
-        return f'<div class="viewer"><script type="application/json">{data}</script></div>'
-
-    def _item(self, name: str, volume: Volume) -> dict[str, Any]:
-        turned = canonical(volume.array, volume.affine)
-        shown = pooled(turned, self.max_voxels)
-        low, high = self.limits if self.limits else np.percentile(shown.array, [0.1, 99.9])
-        scaled = (shown.array - low) * (255.0 / max(float(high - low), 1e-12))
-        values = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-        return {
-            "name": name, "shape": list(values.shape), "spacing": shown.spacing.tolist(),
-            "affine": shown.affine.tolist(), "low": float(low), "high": float(high),
-            "averaged": shown.array.shape != turned.array.shape,
-            "data": base64.b64encode(values.tobytes(order="F")).decode(),
-        }  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Provenance:
     """What made the page: a mapping, printed as indented JSON."""
 
@@ -156,10 +118,14 @@ def page(title: str, sections: Sequence[Section], *, synthetic: bool = False) ->
         for i, section in enumerate(sections)
     )
     stamp = f"<p class=stamp>{html.escape(STAMP)}</p>" if synthetic else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{style}</style></head><body>\n<h1>{html.escape(title)}</h1>{stamp}<nav>{links}</nav>\n{body}\n"
+        f"<style>{style}</style></head><body>\n<header><h1>{html.escape(title)}</h1>{stamp}"
+        f'<nav aria-label="sections">{links}</nav></header>\n<main>{body}</main>\n'
         f"<script>{script}</script></body></html>\n"
     )
 

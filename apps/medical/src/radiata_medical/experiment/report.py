@@ -34,7 +34,7 @@ class Report:
     limit: int = 12
     """Most cases with pictures, evenly spaced; tables have all."""
     viewers: int = 2
-    """Most cases with an interactive view, about 2 MB each."""
+    """Most cases of a kind with an interactive view; a volume of 1 mm takes 4 to 6 MB of the page."""
     radiological: bool = False
     """Show the patient's left on the right of pictures."""
     overwrite: bool = False

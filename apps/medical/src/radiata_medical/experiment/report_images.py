@@ -11,7 +11,7 @@ from radiata_imaging.interpolation import Interpolation
 from radiata_imaging.nifti import read_volume
 from radiata_imaging.orientation import Grid, resample
 from radiata_imaging.overlays import Panel, before_after
-from radiata_imaging.report import Image, Section, Table, Text, Viewer
+from radiata_imaging.report import Image, Overlay, Section, Table, Text, Viewer
 from radiata_imaging.volume import Volume, times
 from radiata_medical.data.pairing import IMAGE_WORDS, Named, sibling
 from radiata_medical.experiment.report_folder import Folder, card_of
@@ -82,12 +82,32 @@ def _case(folder: Folder, one: Named, card: Mapping[str, Any], *, viewer: bool) 
     if shown.before is None and shown.truth is None:
         blocks.append(Text("The scan itself was not found: give --scans for before and after."))
     if viewer and min(shown.restored.shape) > 3:
-        named = {shown.what: shown.before, "restored": shown.restored, "truth": shown.truth, "sd": shown.sd}
-        volumes = {name: volume for name, volume in named.items() if volume is not None}
-        low, high = np.percentile(shown.restored.array, [0.1, 99.9])
-        limits = None if shown.sd is not None else (float(low), float(high))
-        blocks.append(Viewer(volumes, synthetic=True, limits=limits))
+        blocks.append(_viewer(shown, one.word or "restored"))
     return blocks
+
+
+def _viewer(shown: _Shown, word: str) -> Viewer:
+    """Before on the left of the slider, after on the right, on one grey scale; what to doubt lies over them."""
+    named = {shown.what: shown.before, word: shown.restored, "truth": shown.truth}
+    volumes = {name: volume for name, volume in named.items() if volume is not None}
+    low, high = np.percentile(shown.restored.array, [0.1, 99.9])
+    left = shown.what if shown.before is not None else "truth" if shown.truth is not None else None
+    overlays = {} if shown.sd is None else {"standard deviation": Overlay(shown.sd, "spread")}
+    if (difference := _difference(shown)) is not None:
+        overlays["error" if shown.truth is not None else "difference"] = Overlay(difference, "difference")
+    compare = None if left is None else (left, word)
+    return Viewer(volumes, True, (float(low), float(high)), overlays, compare)
+
+
+def _difference(shown: _Shown) -> Volume | None:
+    """Result minus truth, or minus before; None if neither is known."""
+    after, other = shown.restored, shown.truth if shown.truth is not None else shown.before
+    if other is None:
+        return None
+    same = other.shape == after.shape and np.allclose(other.affine, after.affine, atol=1e-3)
+    grid = Grid(after.shape, after.affine)
+    nearest = other if same else resample(other, grid, interpolation=Interpolation.NEAREST)
+    return Volume(after.array - nearest.array, after.affine)
 
 
 def _shown(folder: Folder, one: Named, *, simulated: bool) -> _Shown:
@@ -111,13 +131,8 @@ def _picture(shown: _Shown, folder: Folder, one: Named) -> "NumberedFigure":
     if shown.truth is not None:
         panels.append(Panel("truth", shown.truth))
     panels.append(Panel(one.word or "restored", after))  # its grid is that of the figure
-    other = shown.truth if shown.truth is not None else shown.before
-    if other is not None:
-        grid = Grid(after.shape, after.affine)
-        same = other.shape == after.shape and np.allclose(other.affine, after.affine, atol=1e-3)
-        nearest = other if same else resample(other, grid, interpolation=Interpolation.NEAREST)
-        name = "error" if shown.truth is not None else "difference"
-        panels.append(Panel(name, Volume(after.array - nearest.array, after.affine), "difference"))
+    if (difference := _difference(shown)) is not None:
+        panels.append(Panel("error" if shown.truth is not None else "difference", difference, "difference"))
     if shown.sd is not None:
         panels.append(Panel("sd", shown.sd, "spread"))
     return before_after(

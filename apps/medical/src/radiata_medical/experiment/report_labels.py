@@ -9,9 +9,9 @@ from radiata_core.errors import InputError
 from radiata_imaging.manifest import read_rows
 from radiata_imaging.nifti import read_volume, sidecar_path
 from radiata_imaging.overlays import label_overlay
-from radiata_imaging.report import Image, Section, Table, Text
+from radiata_imaging.report import Image, Overlay, Section, Table, Text, Viewer
 from radiata_imaging.volume import Volume
-from radiata_medical.data.pairing import LABEL_WORDS, Named
+from radiata_medical.data.pairing import LABEL_WORDS, Named, sibling
 from radiata_medical.data.structures import STRUCTURES
 from radiata_medical.experiment.report_folder import Folder, card_of
 
@@ -37,8 +37,8 @@ def label_sections(folder: Folder, root: Path) -> list[Section]:
         for path in sorted(root.rglob(name)):
             blocks.append(_csv(path, caption))
     sections = [Section("Segmentations", blocks or [_volumes(results)])]
-    for one in shown:
-        sections.append(Section(f"Labels of {one.key}", _case(folder, one)))
+    for number, one in enumerate(shown):
+        sections.append(Section(f"Labels of {one.key}", _case(folder, one, viewer=number < folder.viewers)))
     return sections
 
 
@@ -92,7 +92,7 @@ def colours_of(path: Path) -> dict[int, tuple[str, tuple[int, int, int]]]:
     return known
 
 
-def _case(folder: Folder, one: Named) -> list[Any]:
+def _case(folder: Folder, one: Named, *, viewer: bool) -> list[Any]:
     labels = read_volume(one.path, allow_constant=True, min_axis=1)
     scan = folder.scan_of(one)
     image, on = labels, "a scan that was not found (give --scans)"
@@ -103,11 +103,25 @@ def _case(folder: Folder, one: Named) -> list[Any]:
     if image is labels:
         image = Volume(np.zeros_like(labels.array), labels.affine)
     codes = np.rint(labels.array).astype(np.int32)
-    figure = label_overlay(image, codes, colours_of(one.path), title=one.key, convention=folder.convention)
+    colours = colours_of(one.path)
+    figure = label_overlay(image, codes, colours, title=one.key, convention=folder.convention)
     blocks: list[Any] = [
         Image(
             figure, f"Labels over {on}, on its own grid; the largest structures are named with their volumes."
         )
     ]
+    if viewer and min(image.shape) > 3:
+        overlays = {"labels": Overlay(labels, "labels", colours)} | _doubts(folder, one)
+        blocks.append(Viewer({one.key: image}, overlays=overlays))
     warnings = card_of(one.path).get("Warnings") or ()
     return [*blocks, *(Text(f"{one.key}: {text}", warning=True) for text in warnings)]
+
+
+def _doubts(folder: Folder, one: Named) -> dict[str, Overlay]:
+    """Maps of what is unsure, where they were written."""
+    paths = {word: sibling(one, folder.files, word) for word in ("entropy", "disagreement")}
+    return {
+        word: Overlay(read_volume(path, allow_constant=True, min_axis=1), "spread", unit="nats")
+        for word, path in paths.items()
+        if path is not None
+    }
