@@ -15,9 +15,9 @@ A stage of a local network (`nets.unet`, norm "channel", no attention) is the sa
 belongs to a place (`overlapping_windows.noise_of_box`): so a head does not depend on how it was cut, there are no seams, and
 any box of it can be drawn alone, given the coarse head.
 
-    coarse grid ──► Refinement, factor 2 ──► Refinement, factor 2 ──► fine grid          `refine` is one arrow
+    coarse grid ──► Refinement, factor 2 ──► Refinement, factor 2 ──► fine grid          `refine` is one arrow, `Cascade` all
 
-Reading order: `residual` and `finer`, `Refinement`, `refine`.
+Reading order: `residual` and `finer`, `Refinement`, `refine`, `Cascade`.
 
 References:
     Ho, Saharia, Chan, Fleet, Norouzi & Salimans, "Cascaded diffusion models for high fidelity image generation", JMLR 2022,
@@ -41,13 +41,14 @@ from radiata_core.nets.unet import depth_to_space, space_to_depth
 from radiata_core.overlapping_windows import coordinates_of, noise_of_box
 from radiata_core.paths import Path
 from radiata_core.predictions import Prediction
+from radiata_core.seeds import seed_of
 from radiata_core.solvers import integrate
 from radiata_core.specs import buildable
 from radiata_core.tiling import TiledDenoiser, TiledFlowMap
 from radiata_core.times import LinearGrid
 from radiata_core.types import Batch, Time
 
-__all__ = ["GivenCoarse", "Refinement", "box_mean", "finer", "interpolated", "refine", "residual"]
+__all__ = ["Cascade", "GivenCoarse", "Refinement", "box_mean", "finer", "interpolated", "refine", "residual"]
 
 Fine: TypeAlias = Float[Tensor, "batch channels *fine"]
 Coarse: TypeAlias = Float[Tensor, "batch channels *coarse"]
@@ -73,7 +74,9 @@ def box_mean(fine: Fine, factor: int) -> Coarse:
 
 def interpolated(coarse: Coarse, factor: int) -> Fine:
     """U c: linear interpolation between the centres of coarse voxels, constant beyond the outermost; grid times factor."""
-    return F.interpolate(coarse, scale_factor=float(factor), mode=_MODES[coarse.ndim - 2], align_corners=False)
+    return F.interpolate(
+        coarse, scale_factor=float(factor), mode=_MODES[coarse.ndim - 2], align_corners=False
+    )
 
 
 def residual(fine: Fine, coarse: Coarse, factor: int, scale: float) -> Folded:
@@ -143,7 +146,12 @@ class Refinement(nn.Module):
                 "A factor of 2 and the rms of the residual are usual."
             )
         self.denoiser = denoiser
-        self.factor, self.scale, self.corruption, self.placed = int(factor), float(scale), float(corruption), placed
+        self.factor, self.scale, self.corruption, self.placed = (
+            int(factor),
+            float(scale),
+            float(corruption),
+            placed,
+        )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -188,6 +196,18 @@ class Refinement(nn.Module):
     def predict(self, x: Batch, t: Time, **conditions: Any) -> Batch:
         """The network's prediction of the residual."""
         return self.denoiser.predict(x, t, **conditions)
+
+    def jump(self, x: Batch, t: Time, s: Time, **conditions: Any) -> Batch:
+        """The residual at s from that at t, of a stage that was distilled.
+
+        Raises:
+            InputError: a stage that was not.
+        """
+        if not isinstance(self.denoiser, NetworkFlowMap):
+            raise InputError(
+                "expected a stage that was distilled; got a denoiser, which does not jump. Distil it."
+            )
+        return self.denoiser.jump(x, t, s, **conditions)
 
     def forward(self, x: Batch, t: Time, **conditions: Any) -> Batch:
         """E[r | r_t], `(batch, channels factor^n, *coarse grid)`."""
@@ -237,14 +257,16 @@ def refine(
     grid, channels = tuple(coarse.shape[2:]), coarse.shape[1]
     start = tuple(origin) if origin is not None else (0,) * len(grid)
     if stage.placed and any(start):
-        raise InputError("expected a whole grid for a stage that is told places; got a box of it. Draw it whole.")
+        raise InputError(
+            "expected a whole grid for a stage that is told places; got a box of it. Draw it whole."
+        )
     if corruption > 0:
         noise = noise_of_box(seeds, start, grid, channels, key=_CORRUPTION)
         coarse = coarse + corruption * noise.to(coarse)
     fine = [n * stage.factor for n in grid]
     noise = noise_of_box(seeds, [n * stage.factor for n in start], fine, channels, key=_NOISE)
     x = space_to_depth(noise, stage.factor).to(coarse)
-    conditions = {"coarse": coarse} | stage.told(corruption, len(coarse)) | stage.places(grid, spacing)
+    conditions: dict[str, Any] = {"coarse": coarse} | stage.told(corruption, len(coarse)) | stage.places(grid, spacing)
     conditions = {name: value.to(coarse.device) for name, value in conditions.items()}
     path = stage.denoiser.path
     if isinstance(stage.denoiser, NetworkFlowMap):
@@ -254,3 +276,69 @@ def refine(
         blocks = TiledDenoiser(stage.denoiser, tile, halo, together)
         folded = integrate(blocks, x, tables.dpmpp_2m(LinearGrid()(steps, path), path), **conditions)
     return finer(folded, coarse, stage.factor, stage.scale)
+
+
+@buildable("cascade")
+class Cascade(nn.Module):
+    """Stages one after another: from a coarse grid to one that is finer by the product of their factors.
+
+    Args:
+        stages: Coarsest first.
+        spacing: Of the coarsest grid, mm, > 0.
+        steps: Evaluations a stage.
+        corruptions: Sd of the noise put on the coarse grid of each stage.
+
+    Raises:
+        InputError: no stage, or not one number a stage.
+    """
+
+    def __init__(
+        self, stages: Sequence[Refinement], spacing: float, steps: Sequence[int], corruptions: Sequence[float]
+    ) -> None:
+        super().__init__()
+        if not len(stages) == len(steps) == len(corruptions) or not stages or not spacing > 0:
+            raise InputError(
+                f"expected at least one stage, a spacing > 0, and steps and corruptions of each; got {len(stages)}, "
+                f"{spacing}, {len(steps)} and {len(corruptions)}. Give as many."
+            )
+        self.stages = nn.ModuleList(stages)
+        self.factors = [stage.factor for stage in stages]
+        self.spacing, self.steps, self.corruptions = float(spacing), tuple(steps), tuple(corruptions)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The arguments that rebuild this cascade."""
+        return {
+            "stages": list(self.stages),
+            "spacing": self.spacing,
+            "steps": self.steps,
+            "corruptions": self.corruptions,
+        }
+
+    def spacings(self) -> tuple[float, ...]:
+        """Spacing of each stage's output, mm, coarsest first."""
+        found, spacing = [], self.spacing
+        for factor in self.factors:
+            spacing /= factor
+            found.append(spacing)
+        return tuple(found)
+
+    def forward(self, coarse: Coarse, seeds: Sequence[int], *, until: float = 0.0, **how: Any) -> Fine:
+        """Fine grids, `(batch, channels, *grid)`, row i by seed i and coarse row i alone.
+
+        Args:
+            coarse: Grids at `spacing`.
+            seeds: One a row.
+            until: Stop at the first spacing that is not above this, mm; 0 goes on to the end.
+            how: Of `refine`: `tile`, `halo`, `together`.
+        """
+        spacing = self.spacing
+        for number, (stage, steps, sd) in enumerate(
+            zip(self.stages, self.steps, self.corruptions, strict=True)
+        ):
+            if spacing <= until * (1 + 1e-6):
+                break
+            own = [seed_of(seed, number) for seed in seeds]  # noise of another stage is other noise
+            coarse = refine(stage, coarse, own, steps=steps, corruption=sd, spacing=spacing, **how)  # type: ignore[arg-type]
+            spacing /= self.factors[number]
+        return coarse

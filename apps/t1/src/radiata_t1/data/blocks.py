@@ -44,7 +44,9 @@ class FineBlocks(Dataset):
         InputError: a store of another spacing, or an empty split.
     """
 
-    def __init__(self, store: Store, split: str, stage: Refinement, spacing: float, block: Sequence[int]) -> None:
+    def __init__(
+        self, store: Store, split: str, stage: Refinement, spacing: float, block: Sequence[int]
+    ) -> None:
         self.stage, self.spacing = stage, spacing
         self.factor = stage.factor
         rows = store.indices(split)
@@ -90,7 +92,9 @@ class FineBlocks(Dataset):
         for name, value in self.stage.told(sd, 1).items():
             item[name] = value[0]
         for name, value in self.stage.places(self.grid, self.spacing * self.factor).items():
-            item[name] = value[0][:, *(slice(a, a + n) for a, n in zip(start, self.block, strict=True))].clone()
+            item[name] = value[0][
+                :, *(slice(a, a + n) for a, n in zip(start, self.block, strict=True))
+            ].clone()
         return item
 
     def _start(self, position: int, generator: torch.Generator) -> list[int]:

@@ -22,6 +22,7 @@ class Distil:
     ctm: a flow map learns to jump, from the heads of a store and the teacher's own steps (consistency trajectories with
     denoising score matching). reflow: the teacher draws pairs of noise and head into --pairs first, and the student learns
     the straight flow between them (SlimFlow's annealed reflow). Both start from the teacher's weights. Resumable to the bit.
+    A stage of a cascade (`train --stage`) is distilled by ctm too, on blocks of the store.
 
     Example: radiata-t1 distil --store cohort.h5 --out runs/ctm --steps 500
     """
@@ -117,6 +118,11 @@ class Distil:
         self._check()
         file = find_model(self.model)
         loaded = load_model(file)
+        if hasattr(loaded.denoiser, "corruption"):
+            from radiata_t1.experiment.stages import distil_stage
+
+            distil_stage(self, loaded, file)
+            return
         teacher: Any = loaded.denoiser.eval()
         teacher.requires_grad_(False)
         first = None if self.start is None else load_model(find_model(self.start))

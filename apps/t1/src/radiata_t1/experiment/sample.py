@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from radiata_core.checkpoint import LoadedModel
     from radiata_imaging.preprocess import PreprocessSpec
+    from radiata_t1.model.cascades import Finer
     from radiata_t1.data.covariates import CovariateScale
     from radiata_t1.model.samplers import Sampler
 
@@ -52,6 +53,11 @@ class Sample:
     model: str | None = None
     """A shipped model's name, a .safetensors file, or a training run's folder; by default rflow-4mm, or with at most
     4 steps and no sampler named its student few-step-4mm."""
+    resolution: Literal["1mm", "2mm", "4mm"] | None = None
+    """Voxels of the heads. 1mm where no model is named: the model's head of 4 mm is drawn finer by the stages of --cascade;
+    4mm is the model's own head. A model that is named draws on its own grid unless this says otherwise."""
+    cascade: tuple[str, ...] = ("cascade-1mm",)
+    """The stages that draw finer: a shipped cascade, a file, or the runs of train --stage, coarsest first."""
     seeds: tuple[int, ...] = (0,)
     """One head a seed."""
     steps: int | None = None
@@ -101,6 +107,7 @@ class Sample:
         loaded = load_model(file)
         scale = CovariateScale.from_metadata(loaded.metadata)
         sampler = self._sampler(loaded.metadata)
+        finer = self._finer(loaded)
         denoiser: Any = loaded.denoiser.eval().to(torch.device(self.device))
         if torch.device(self.device).type == "cpu":
             # oneDNN's channels-last kernels train and sample about three times faster than its defaults on one thread.
@@ -111,7 +118,7 @@ class Sample:
         row = torch.from_numpy(scale.row(conditions)) if conditions else None
         for warning in scale.outside(conditions):
             print(f"{command}: warning: {warning}; the head is an extrapolation", file=sys.stderr)
-        settings = self._settings(file, conditions, sampler)
+        settings = self._settings(file, conditions, sampler) | ({} if finer is None else finer.settings)
         todo = [seed for seed in self.seeds if self.overwrite or not self._done(seed, settings)]
         estimate = _estimate(sampler, denoiser, loaded, self.batch_size, row, self.device)
         batches = -(-len(todo) // self.batch_size)
@@ -142,7 +149,10 @@ class Sample:
                     heads, values = _draw(sampler, denoiser, rows, loaded, row, self.device)
                     for place, seed in enumerate(seeds):
                         more = {} if values is None else {"Covariates": _named(scale, values[place])}
-                        self._write(seed, heads[place], loaded, settings | more, sampler)
+                        head, spec = heads[place], _spec(loaded)
+                        if finer is not None:
+                            head, spec = finer(head, seed), finer.spec
+                        self._write(seed, head, spec, settings | more, sampler)
                         run.log.write(seed=seed, file=file_name(seed))
                         bar.update(1)
         print(self.out)
@@ -175,6 +185,18 @@ class Sample:
 
         few = self.steps is not None and self.steps <= FEW and self.sampler is None and self.guidance == 1.0
         return self.model or (FEW_STEPS if few else DEFAULT)
+
+    def _finer(self, loaded: "LoadedModel") -> "Finer | None":
+        """The stages to draw finer with; None where the model's own heads are wanted."""
+        from radiata_t1.model.cascades import Finer, resolution_mm
+
+        base = _spec(loaded)
+        word = self.resolution or ("1mm" if self.model is None else None)
+        if word is None or resolution_mm(word) == base.spacing:
+            return None
+        finer = Finer.of(self.cascade, resolution_mm(word), base)
+        finer.prepare(self.device)
+        return finer
 
     def _sampler(self, metadata: dict[str, Any]) -> "Sampler":
         from radiata_t1.model.samplers import GridName, Sampler, SamplerName
@@ -224,7 +246,7 @@ class Sample:
         self,
         seed: int,
         head: "torch.Tensor",
-        loaded: "LoadedModel",
+        spec: "PreprocessSpec",
         settings: dict[str, Any],
         sampler: "Sampler",
     ) -> None:
@@ -234,7 +256,7 @@ class Sample:
         from radiata_imaging.preprocess import canonical_affine
         from radiata_imaging.volume import Volume
 
-        volume = Volume(head.numpy(), canonical_affine(_spec(loaded)))
+        volume = Volume(head.numpy(), canonical_affine(spec))
         write_volume(
             self.out / file_name(seed),
             volume,

@@ -52,6 +52,13 @@ class Train:
     """Components of the closed-form Gaussian anchor; 0 for none."""
     positions: bool = True
     """Learned positions bind the network to the store's grid; --no-positions leaves them out."""
+    stage: Literal["4mm", "2mm", "1mm"] | None = None
+    """Train a stage of a cascade that draws voxels of this size given voxels twice as large, on blocks of a store at this
+    spacing or a whole fraction of it; see the presets t1-stage-*.toml."""
+    block: int = 24
+    """Coarse voxels of a block along each axis (--stage)."""
+    corruption: float = 0.15
+    """Largest sd of the noise on the coarse voxels (--stage), so that a drawn coarse head serves as well as a measured one."""
     init: str | None = None
     """Start from the network of a model (name, file or run) of any prediction type; the anchor is fitted on this store."""
     time_law: Literal["log-normal", "uniform"] = "log-normal"
@@ -128,6 +135,11 @@ class Train:
         resolved = self._with_preset()
         if resolved is not self:
             resolved.run()
+            return
+        if self.stage is not None:
+            from radiata_t1.experiment.stages import train_stage
+
+            train_stage(self)
             return
         import torch
 

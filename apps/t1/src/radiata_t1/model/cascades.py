@@ -1,0 +1,159 @@
+"""From a base head of 4 mm to one of 1 mm: the stages of `radiata_core.refinement` behind `sample --resolution`.
+
+    base head, 4 mm ──box mean──► 8 mm ──stage──► 4 mm ──stage──► 2 mm ──stage──► 1 mm
+
+What the stages keep of the base is what 8 mm show of it: where everything is, and how large. What is smaller they draw anew,
+since they were trained on cleaner and many more blocks than the base on heads.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radiata_core.checkpoint import LoadedModel, load_model
+from radiata_core.errors import InputError
+from radiata_core.refinement import Cascade, Refinement, box_mean
+from radiata_imaging.preprocess import PreprocessSpec
+from radiata_imaging.volume import times
+from radiata_t1.model.weights import find_model
+
+__all__ = ["BRIGHTEST", "CASCADE", "Finer", "joined", "resolution_mm"]
+
+CASCADE = "cascade-1mm"
+"""The stages that `sample` takes when none are named."""
+
+BRIGHTEST = 1.5
+"""Largest value kept at 1 and 2 mm: 1 is the brightest of 4 mm, and small bright things lie above it."""
+
+
+def resolution_mm(word: str) -> float:
+    """Millimetres of a word such as 1mm."""
+    return float(word.removesuffix("mm"))
+
+
+def joined(models: Sequence[LoadedModel]) -> tuple[Cascade, dict[str, Any], str]:
+    """One cascade of a file that holds one, or of the stages of several runs, with its metadata and checksum.
+
+    A stage that says nothing of its sampling takes 4 evaluations and a third of the largest corruption of its training.
+
+    Raises:
+        InputError: another kind of model, or stages that do not follow one another.
+    """
+    first = models[0]
+    if len(models) == 1 and isinstance(first.denoiser, Cascade):
+        return first.denoiser, first.metadata, first.sha256
+    spacings = []
+    for model in models:
+        if not isinstance(model.denoiser, Refinement) or "coarse_spacing_mm" not in model.metadata:
+            raise InputError(
+                f"expected one cascade, or stages that radiata-t1 train --stage made; got {type(model.denoiser).__name__}. "
+                "Name them with --cascade, coarsest first."
+            )
+        spacings.append(float(model.metadata["coarse_spacing_mm"]))
+    stages: list[Any] = [model.denoiser for model in models]
+    ends = [spacing / stage.factor for spacing, stage in zip(spacings, stages, strict=True)]
+    if any(abs(a - b) > 1e-3 for a, b in zip(ends, spacings[1:], strict=False)):
+        raise InputError(
+            f"expected each stage to begin where the one before ends; got starts of {times(spacings)} mm. "
+            "Name them coarsest first."
+        )
+    sampling = [model.metadata.get("sampling", {}) for model in models]
+    steps = [int(s.get("steps", 4)) for s in sampling]
+    corruptions = [
+        float(s.get("corruption", stage.corruption / 3)) for s, stage in zip(sampling, stages, strict=True)
+    ]
+    checksum = hashlib.sha256("".join(model.sha256 for model in models).encode()).hexdigest()
+    return Cascade(stages, spacings[0], steps, corruptions), dict(first.metadata), checksum
+
+
+@dataclass(frozen=True)
+class Finer:
+    """Stages and how far to go.
+
+    Attributes:
+        cascade: The stages.
+        name: What they are called.
+        metadata: What was stored with them.
+        sha256: Checksum of the file, or of the files' checksums.
+        spacing: Of the heads asked for, mm.
+        base: Grid of the base heads.
+    """
+
+    cascade: Cascade
+    name: str
+    metadata: dict[str, Any]
+    sha256: str
+    spacing: float
+    base: PreprocessSpec
+
+    @classmethod
+    def of(cls, names: Sequence[str], spacing: float, base: PreprocessSpec) -> "Finer":
+        """The stages called `names` for base heads on the grid `base`.
+
+        Args:
+            names: A cascade (shipped, a file, a run folder), or stages of one, coarsest first.
+            spacing: Of the heads asked for, mm.
+            base: Grid of the base heads.
+
+        Raises:
+            InputError: no such stages, another kind of model, a base of another grid, a spacing they do not make.
+        """
+        files = [find_model(name) for name in names]
+        cascade, metadata, checksum = joined([load_model(file) for file in files])
+        pool = cascade.spacing / base.spacing
+        field = [n * base.spacing for n in base.shape]
+        wanted = [float(n) for n in metadata.get("field_mm", field)]
+        if abs(pool - round(pool)) > 1e-3 or round(pool) < 1 or field != wanted:
+            raise InputError(
+                f"expected a base model of {times(wanted)} mm at {cascade.spacing:g} mm or a whole fraction of it; got "
+                f"{times(field)} mm at {base.spacing:g} mm. Drop --resolution, or --model."
+            )
+        if not any(abs(spacing - s) < 1e-3 for s in cascade.spacings()):
+            made = ", ".join(f"{s:g}mm" for s in cascade.spacings())
+            raise InputError(
+                f"expected a resolution out of {made}; got {spacing:g}mm. {files[0].name} makes no other."
+            )
+        name = "+".join(file.stem if len(files) == 1 else file.parent.name for file in files)
+        return cls(cascade.eval(), name, metadata, checksum, spacing, base)
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """The grid of the heads asked for."""
+        x, y, z = (round(n * self.base.spacing / self.spacing) for n in self.base.shape)
+        return PreprocessSpec(self.base.axcodes, self.spacing, (x, y, z))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the voxels besides the base head and the seed."""
+        made = [s for s in self.cascade.spacings() if s >= self.spacing * (1 - 1e-6)]
+        return {
+            "Cascade": self.name,
+            "CascadeSHA256": self.sha256,
+            "CascadeSteps": list(self.cascade.steps[: len(made)]),
+            "CascadeCorruptions": list(self.cascade.corruptions[: len(made)]),
+            "ResolutionMM": self.spacing,
+        }
+
+    def prepare(self, device: str) -> None:
+        """Put the stages where they work, in the memory format that is fastest there."""
+        self.cascade.to(torch.device(device))
+        if torch.device(device).type == "cpu":
+            self.cascade.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def __call__(self, head: Tensor, seed: int, tile: int = 0) -> Tensor:
+        """The fine head `(x, y, z)` of a base head `(x, y, z)` in [-1, 1] and its seed, on the CPU.
+
+        Args:
+            head: Base head.
+            seed: Its seed.
+            tile: Coarse voxels of a block along each axis, to save memory; 0 for the whole.
+        """
+        device = next(self.cascade.parameters()).device
+        coarse = box_mean(head[None, None].to(device), round(self.cascade.spacing / self.base.spacing))
+        with torch.inference_mode():
+            fine = self.cascade(coarse, [seed], until=self.spacing, tile=tile)
+        return fine[0, 0].float().clamp(-1.0, BRIGHTEST).cpu()
