@@ -146,7 +146,7 @@ def test_files_go_when_a_call_is_stopped(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(DiskMap, "__init__", made)
-    monkeypatch.setattr(medforj_slabs._Run, "_out", interrupted)
+    monkeypatch.setattr(medforj_slabs.Run, "_out", interrupted)
     with torch.no_grad(), pytest.raises(KeyboardInterrupt):
         network(x, torch.tensor(5.0))
     assert opened and all(held.file.closed for held in opened)

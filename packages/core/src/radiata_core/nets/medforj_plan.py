@@ -208,7 +208,7 @@ def estimate(
         InputError: a limit below the least that works.
     """
     weight = network.conv_in.conv.weight
-    item = network.maps_dtype(weight).itemsize  # type: ignore[arg-type]
+    item = network.maps_dtype(weight).itemsize
     ends = (
         weight.element_size()
         * math.prod(grid)
