@@ -42,6 +42,12 @@ def stage_of(placed: bool = False, jumps: bool = False, corruption: float = 0.2)
     return Refinement(denoiser, 2, 0.1, corruption, placed).eval()
 
 
+@pytest.fixture(autouse=True)
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
@@ -77,10 +83,9 @@ def test_a_head_does_not_depend_on_how_it_is_cut(jumps):
 
 def test_a_box_is_drawn_as_in_the_whole_and_a_row_by_its_seed():
     stage, coarse = stage_of(), noise(2, 1, 40, 32, 32, seed=2)
-    with torch.inference_mode():
-        whole = refine(stage, coarse, [5, 6], steps=2, corruption=0.2)
-        again = refine(stage, coarse[1:], [6], steps=2, corruption=0.2)
-        box = refine(stage, coarse[1:, :, 8:], [6], steps=2, corruption=0.2, origin=(8, 0, 0))
+    whole = refine(stage, coarse, [5, 6], steps=2, corruption=0.2)
+    again = refine(stage, coarse[1:], [6], steps=2, corruption=0.2)
+    box = refine(stage, coarse[1:, :, 8:], [6], steps=2, corruption=0.2, origin=(8, 0, 0))
     torch.testing.assert_close(again, whole[1:], rtol=0, atol=2e-6)
     # 17 coarse voxels from the cut and from the border there is nothing that the box does not know.
     torch.testing.assert_close(box[:, :, 34:], whole[1:, :, 50:], rtol=0, atol=2e-6)
@@ -142,8 +147,7 @@ def test_places_are_in_decimetres_from_the_centre():
     torch.testing.assert_close(places.mean((2, 3, 4)), torch.zeros(1, 3), atol=1e-6, rtol=0)
     assert float(places[0, 1, 0, 1, 0] - places[0, 1, 0, 0, 0]) == pytest.approx(0.08)
     coarse = noise(1, 1, 8, 8, 8)
-    with torch.inference_mode():
-        near, far = (refine(stage, coarse, [0], steps=1, spacing=spacing) for spacing in (2.0, 8.0))
+    near, far = (refine(stage, coarse, [0], steps=1, spacing=spacing) for spacing in (2.0, 8.0))
     assert float((near - far).abs().max()) > 1e-4
 
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from radiata_core.errors import InputError
-from radiata_core.refinement import Refinement, box_mean, residual
+from radiata_core.nets.unet import space_to_depth
+from radiata_core.refinement import Refinement, box_mean, interpolated
 from radiata_core.seeds import generator_of
 from radiata_imaging.store import Store, decode
 
-__all__ = ["BASE_MM", "FineBlocks", "residual_rms"]
+__all__ = ["BASE_MM", "FineBlocks", "residual_rms", "scale_of", "scaled_head"]
 
 BASE_MM = 4.0
 """Voxels whose percentiles set the scale of intensities: those of the base generators."""
@@ -30,8 +32,8 @@ _PERCENTILES = (0.1, 99.9)
 class FineBlocks(Dataset):
     """Items of a random block: {"image": r, "coarse", "covariates": the corruption told, "coordinates" where placed}.
 
-    Shapes `(factor^3, *block)`, `(1, *block)`, `(1,)` and `(3, *block)`; blocks are counted in coarse voxels. Heads are kept in
-    memory at the spacing of the stage, 2 bytes a voxel. A block is centred near a voxel of the head, not of the air.
+    Shapes `(factor^3, *block)`, `(1, *block)`, `(1,)` and `(3, *block)`; blocks are counted in coarse voxels. Heads are kept
+    in memory at the spacing of the stage, 2 bytes a voxel. A block is centred near a voxel of the head, not of the air.
 
     Args:
         store: Heads at `spacing` or a whole fraction of it.
@@ -54,7 +56,7 @@ class FineBlocks(Dataset):
         pool, to_base = round(ratio), round(BASE_MM / spacing)
         if len(rows) == 0 or pool < 1 or abs(ratio - pool) > 1e-3 or abs(to_base * spacing - BASE_MM) > 1e-3:
             raise InputError(
-                f"expected heads at {spacing:g} mm, at most {BASE_MM:g} mm, or a whole fraction of it, in a split that is not empty; got "
+                f"expected heads at {spacing:g} mm (at most {BASE_MM:g}) or a whole fraction of it in the split; got "
                 f"{store.spec.spacing:g} mm and {len(rows)} heads of {split}. Make the store with --spacing {spacing:g}."
             )
         self.people = [str(store.subjects[i]) for i in rows]
@@ -62,13 +64,10 @@ class FineBlocks(Dataset):
         for row in rows:
             head = torch.from_numpy(decode(store.images[int(row)]))[None, None]
             head = box_mean(head, pool) if pool > 1 else head
-            base = box_mean(head, to_base)[0, 0].numpy()
-            low, high = np.percentile(base, _PERCENTILES)
-            scale, offset = 2.0 / max(float(high - low), 1e-6), float(low)
+            scale, offset, air = scale_of(head, to_base)
             self.heads.append(head[0, 0].to(torch.float16))
-            self.scales.append((scale, -1.0 - scale * offset))
-            where = np.argwhere(scale * (base - offset) - 1.0 > _AIR) * to_base // self.factor
-            self.centres.append(where.astype(np.int16))
+            self.scales.append((scale, offset))
+            self.centres.append((np.argwhere(~air) * to_base // self.factor).astype(np.int16))
         self.grid = tuple(n // self.factor for n in self.heads[0].shape)
         self.block = tuple(min(int(b), n) for b, n in zip(block, self.grid, strict=True))
 
@@ -82,13 +81,16 @@ class FineBlocks(Dataset):
         """The item of a head and a seed: a pure function of both."""
         generator = generator_of(seed)
         start = self._start(position, generator)
-        coarse, fine = self._with_margin(position, start)
+        fine, coarse, beyond = self._with_margin(position, start)
         sd = self.stage.corruption * float(torch.rand((), generator=generator))
         if sd > 0:
             coarse = coarse + sd * torch.randn(coarse.shape, generator=generator)
-        folded = residual(fine, coarse, self.factor, self.stage.scale)
+        coarse = F.pad(coarse, beyond, mode="replicate")
         inside = tuple(slice(1, 1 + n) for n in self.block)
-        item: dict[str, Any] = {"image": folded[0][:, *inside], "coarse": coarse[0][:, *inside]}
+        within = tuple(slice(self.factor, self.factor * (1 + n)) for n in self.block)
+        missed = fine - interpolated(coarse, self.factor)[:, :, *within]
+        folded = space_to_depth(missed, self.factor) / self.stage.scale
+        item: dict[str, Any] = {"image": folded[0], "coarse": coarse[0][:, *inside]}
         for name, value in self.stage.told(sd, 1).items():
             item[name] = value[0]
         for name, value in self.stage.places(self.grid, self.spacing * self.factor).items():
@@ -106,15 +108,38 @@ class FineBlocks(Dataset):
             for c, j, n, whole in zip(centre, jitter, self.block, self.grid, strict=True)
         ]
 
-    def _with_margin(self, position: int, start: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Coarse and fine block with one coarse voxel more on each side, where linear interpolation looks."""
-        head = self.heads[position]
-        for axis, (a, n, whole) in enumerate(zip(start, self.block, self.grid, strict=True)):
-            index = torch.arange(self.factor * (a - 1), self.factor * (a + n + 1))
-            head = head.index_select(axis, index.clamp(0, self.factor * whole - 1))
+    def _with_margin(self, position: int, start: Sequence[int]) -> tuple[Tensor, Tensor, list[int]]:
+        """Fine block, coarse block with a voxel more where interpolation looks, and the padding where the grid ends."""
+        seen, inner, beyond = [], [], []
+        for a, n, whole in zip(start, self.block, self.grid, strict=True):
+            low, high = int(a == 0), int(a + n == whole)
+            seen.append(slice(self.factor * (a - 1 + low), self.factor * (a + n + 1 - high)))
+            inner.append(slice(self.factor * (1 - low), self.factor * (1 - low + n)))
+            beyond = [low, high, *beyond]
         scale, offset = self.scales[position]
-        fine = head.float()[None, None] * scale + offset
-        return box_mean(fine, self.factor), fine
+        head = self.heads[position][tuple(seen)].float()[None, None] * scale + offset
+        return head[:, :, *inner], box_mean(head, self.factor), beyond
+
+
+def scale_of(head: Tensor, to_base: int) -> tuple[float, float, np.ndarray]:
+    """Factor and summand that put a head `(1, 1, x, y, z)` on the scale of base heads, and where those are air.
+
+    Args:
+        head: Intensities on any scale.
+        to_base: Voxels a base voxel along each axis.
+    """
+    base = box_mean(head, to_base)[0, 0].numpy()
+    low, high = np.percentile(base, _PERCENTILES)
+    scale = 2.0 / max(float(high - low), 1e-6)
+    offset = -1.0 - scale * float(low)
+    return scale, offset, scale * base + offset <= _AIR
+
+
+def scaled_head(store: Store, row: int) -> Tensor:
+    """Head `row` of a store, `(1, 1, x, y, z)`, on the scale of base heads: what a cascade's heads are compared with."""
+    head = torch.from_numpy(decode(store.images[int(row)]))[None, None]
+    scale, offset, _ = scale_of(head, round(BASE_MM / store.spec.spacing))
+    return head * scale + offset
 
 
 def residual_rms(blocks: FineBlocks, number: int = 32) -> float:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from radiata_core.checkpoint import LoadedModel
     from radiata_imaging.preprocess import PreprocessSpec
-    from radiata_t1.model.cascades import Finer
     from radiata_t1.data.covariates import CovariateScale
+    from radiata_t1.model.cascades import Finer
     from radiata_t1.model.samplers import Sampler
 
 __all__ = ["Sample", "file_name"]

@@ -58,7 +58,7 @@ class Train:
     block: int = 24
     """Coarse voxels of a block along each axis (--stage)."""
     corruption: float = 0.15
-    """Largest sd of the noise on the coarse voxels (--stage), so that a drawn coarse head serves as well as a measured one."""
+    """Largest sd of the noise on the coarse voxels (--stage): a drawn coarse head then serves as well as a measured one."""
     init: str | None = None
     """Start from the network of a model (name, file or run) of any prediction type; the anchor is fitted on this store."""
     time_law: Literal["log-normal", "uniform"] = "log-normal"
