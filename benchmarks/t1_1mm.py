@@ -10,8 +10,8 @@ put on the generator's scale of intensities (`radiata_t1.data.blocks.scaled_head
     sets      `radiata_imaging.evaluation`: KID and MMD on named features, intensities, power spectrum; each with interval,
               permutation p and the floor between halves of the held-out people; and the spectrum by octave
     edges     sharpness of the ribbon: mean gradient where the head crosses half-way between grey and white matter, as a
-              share of their difference per mm; and the least over the largest roughness of the eight places of a folded voxel,
-              which a network that works on folded voxels could tell apart (1 in a real head)
+              share of their difference per mm; and the least over largest roughness of the eight places of a voxel of 2 mm,
+              which a network of folded voxels could tell apart (1 in a real head)
     seams     one head drawn in blocks against the same drawn whole: largest difference at the borders of blocks and inside
     copies    nearest training against nearest held-out heads, with a positive control
     volumes   millilitres of the classes of MeshNet, which saw neither generator nor renderings; share of the brain's voxels

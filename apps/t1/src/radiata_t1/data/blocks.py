@@ -110,7 +110,8 @@ class FineBlocks(Dataset):
 
     def _with_margin(self, position: int, start: Sequence[int]) -> tuple[Tensor, Tensor, list[int]]:
         """Fine block, coarse block with a voxel more where interpolation looks, and the padding where the grid ends."""
-        seen, inner, beyond = [], [], []
+        seen, inner = [], []
+        beyond: list[int] = []
         for a, n, whole in zip(start, self.block, self.grid, strict=True):
             low, high = int(a == 0), int(a + n == whole)
             seen.append(slice(self.factor * (a - 1 + low), self.factor * (a + n + 1 - high)))

@@ -78,7 +78,8 @@ class Sample:
     """Rows the network sees at once, always filled up: a head has the same bytes alone and among others; another size
     changes the last bits only."""
     max_memory: str | None = None
-    """Memory of the whole program, as 4GiB, for MedForJ's networks: they then go in slabs, with maps on disk if need be."""
+    """Memory of the whole program, as 4GiB: MedForJ's networks then go in slabs, with maps on disk if need be, the stages
+    of a cascade in blocks; the heads stay the same to rounding."""
     dtype: Literal["int16", "uint16", "float32"] = "int16"
     """Stored type; the intensity scale is fixed: background 0, brightest tissue 1000."""
     device: str = "cpu"
@@ -98,6 +99,7 @@ class Sample:
         from radiata_core.checkpoint import load_model
         from radiata_core.runs import Progress, Run, sha256
         from radiata_t1.data.covariates import CovariateScale
+        from radiata_t1.model.estimates import clock, estimate_of
         from radiata_t1.model.memory import limit_memory
         from radiata_t1.model.weights import find_model
 
@@ -113,18 +115,29 @@ class Sample:
             # oneDNN's channels-last kernels train and sample about three times faster than its defaults on one thread.
             denoiser.network.to(memory_format=torch.channels_last_3d)
         sampler.check(denoiser)
-        if self.max_memory is not None:
+        tile = finer.tile_for(self.max_memory) if finer is not None and self.max_memory is not None else 0
+        if self.max_memory is not None and finer is None:
             limit_memory(denoiser, self.max_memory)
         row = torch.from_numpy(scale.row(conditions)) if conditions else None
         for warning in scale.outside(conditions):
             print(f"{command}: warning: {warning}; the head is an extrapolation", file=sys.stderr)
         settings = self._settings(file, conditions, sampler) | ({} if finer is None else finer.settings)
         todo = [seed for seed in self.seeds if self.overwrite or not self._done(seed, settings)]
-        estimate = _estimate(sampler, denoiser, loaded, self.batch_size, row, self.device)
+        joint = hasattr(denoiser, "modalities")
+        estimate = estimate_of(
+            sampler,
+            denoiser,
+            _event(loaded),
+            self.batch_size,
+            _covariates(None if joint else row, 1, self.device),
+        )
         batches = -(-len(todo) // self.batch_size)
+        seconds, mebibytes = estimate.seconds * batches, estimate.mebibytes
+        if finer is not None:
+            seconds, mebibytes = seconds + len(todo) * finer.seconds(), mebibytes + finer.mebibytes(tile)
         print(
-            f"{len(todo)} of {len(self.seeds)} heads to draw, {sampler.evaluations(row is not None)} evaluations each, "
-            f"about {_clock(estimate.seconds * batches)} and {estimate.mebibytes:.0f} MiB"
+            f"{len(todo)} of {len(self.seeds)} heads to draw, {sampler.evaluations(row is not None)} evaluations each"
+            f"{'' if finer is None else ' and ' + finer.said}, about {clock(seconds)} and {mebibytes:.0f} MiB"
         )
         if self.dry_run:
             for key, value in settings.items():
@@ -151,7 +164,7 @@ class Sample:
                         more = {} if values is None else {"Covariates": _named(scale, values[place])}
                         head, spec = heads[place], _spec(loaded)
                         if finer is not None:
-                            head, spec = finer(head, seed), finer.spec
+                            head, spec = finer(head, seed, tile), finer.spec
                         self._write(seed, head, spec, settings | more, sampler)
                         run.log.write(seed=seed, file=file_name(seed))
                         bar.update(1)
@@ -277,14 +290,6 @@ class Sample:
         )
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds and memory of one batch."""
-
-    seconds: float
-    mebibytes: float
-
-
 def _spec(loaded: "LoadedModel") -> "PreprocessSpec":
     """The grid a model draws on."""
     from radiata_imaging.preprocess import PreprocessSpec
@@ -334,44 +339,6 @@ def _draw(
                 denoiser, seeds, _event(loaded), device=device, **_covariates(row, len(seeds), device)
             )
     return heads[:, 0].float().clamp(-1.0, 1.0).cpu(), values
-
-
-def _estimate(
-    sampler: "Sampler",
-    denoiser: Any,
-    loaded: "LoadedModel",
-    batch: int,
-    row: "torch.Tensor | None",
-    device: str,
-) -> Estimate:
-    """Time and memory of a batch, from one evaluation measured now."""
-    import time
-
-    import torch
-
-    from radiata_core.provenance import peak_memory_mib
-
-    row = None if hasattr(denoiser, "modalities") else row
-    on_gpu = torch.device(device).type == "cuda"
-    x = torch.zeros(batch, *_event(loaded), device=device)
-    t = torch.tensor(0.5, dtype=torch.float64)
-    with torch.inference_mode():
-        denoiser(x[:1], t, **_covariates(row, 1, device))  # first calls choose and compile kernels
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats(device)
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        denoiser(x, t, **_covariates(row, batch, device))
-        if on_gpu:
-            torch.cuda.synchronize(device)
-    seconds = (time.perf_counter() - start) * sampler.evaluations(row is not None)
-    return Estimate(seconds, peak_memory_mib()["gpu" if on_gpu else "process"])
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _write_bundle(folder: Path, loaded: "LoadedModel") -> None:

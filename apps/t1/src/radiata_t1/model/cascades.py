@@ -7,6 +7,7 @@ since they were trained on cleaner and many more blocks than the base on heads.
 """
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from radiata_core.checkpoint import LoadedModel, load_model
 from radiata_core.errors import InputError
-from radiata_core.refinement import Cascade, Refinement, box_mean
+from radiata_core.provenance import peak_memory_mib
+from radiata_core.refinement import Cascade, Refinement, box_mean, refine
 from radiata_imaging.preprocess import PreprocessSpec
 from radiata_imaging.volume import times
+from radiata_t1.model.memory import bytes_of
 from radiata_t1.model.weights import find_model
 
 __all__ = ["BRIGHTEST", "CASCADE", "Finer", "joined", "resolution_mm"]
@@ -28,6 +31,12 @@ CASCADE = "cascade-1mm"
 
 BRIGHTEST = 1.5
 """Largest value kept at 1 and 2 mm: 1 is the brightest of 4 mm, and small bright things lie above it."""
+
+
+HALO = 32
+"""Coarse voxels around a block that are computed with it; what the stages see of their surroundings."""
+
+_PROBE, _TILE, _MAPS = 24, 16, 5.0
 
 
 def resolution_mm(word: str) -> float:
@@ -138,11 +147,69 @@ class Finer:
             "ResolutionMM": self.spacing,
         }
 
+    @property
+    def said(self) -> str:
+        """What an estimate says of the stages."""
+        return f"{'+'.join(map(str, self.settings['CascadeSteps']))} of its stages"
+
     def prepare(self, device: str) -> None:
         """Put the stages where they work, in the memory format that is fastest there."""
         self.cascade.to(torch.device(device))
         if torch.device(device).type == "cpu":
             self.cascade.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def seconds(self) -> float:
+        """What one head takes, foretold by one evaluation of each stage on a block."""
+        total, device = 0.0, next(self.cascade.parameters()).device
+        for (stage, spacing), steps in zip(self._made(), self.cascade.steps, strict=False):
+            edge = _PROBE - _PROBE % stage.multiple
+            coarse = torch.zeros(1, 1, edge, edge, edge, device=device)
+            with torch.inference_mode():
+                refine(stage, coarse, [0], steps=1, spacing=spacing)  # first calls choose kernels
+                began = time.perf_counter()
+                refine(stage, coarse, [0], steps=1, spacing=spacing)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+            total += steps * (time.perf_counter() - began) * self._voxels(spacing) / edge**3
+        return total
+
+    def mebibytes(self, tile: int = 0) -> float:
+        """What the largest stage takes besides the program, as the shipped one was seen to; in blocks with a tile."""
+        stage, spacing = self._made()[-1]
+        whole = self._voxels(spacing)
+        block = min(whole, (tile + 2 * HALO) ** 3) if tile else whole
+        widest = next(m.weight.shape[0] for m in stage.modules() if isinstance(m, torch.nn.Conv3d))
+        # Fine grids of the whole: noise, state, what is found, the head; maps of a block: a few of the first level's width.
+        return (4 * 8 * 6 * whole + 4 * widest * _MAPS * block) / 2**20
+
+    def tile_for(self, text: str) -> int:
+        """The largest tile with which the program keeps within a size of memory such as 2GiB; 0 where the whole does.
+
+        Raises:
+            InputError: not a size, or too little for the smallest tile.
+        """
+        free = bytes_of(text) / 2**20 - peak_memory_mib()["process"]
+        if self.mebibytes() <= free:
+            return 0
+        fitting = [tile for tile in range(_TILE, 200, _TILE) if self.mebibytes(tile) <= free]
+        if not fitting:
+            least = peak_memory_mib()["process"] + self.mebibytes(_TILE)
+            raise InputError(f"expected --max-memory of at least {least:.0f} MiB; got {text}. Allow more.")
+        return fitting[-1]
+
+    def _made(self) -> list[tuple[Any, float]]:
+        """The stages that are used, each with the spacing it starts from."""
+        starts = [self.cascade.spacing, *self.cascade.spacings()[:-1]]
+        stages: list[Any] = list(self.cascade.stages)
+        return [
+            (stage, start)
+            for stage, start in zip(stages, starts, strict=True)
+            if start > self.spacing * 1.001
+        ]
+
+    def _voxels(self, spacing: float) -> float:
+        """Coarse voxels of the whole field of view."""
+        return float(torch.tensor(self.base.shape).prod()) * (self.base.spacing / spacing) ** 3
 
     def __call__(self, head: Tensor, seed: int, tile: int = 0) -> Tensor:
         """The fine head `(x, y, z)` of a base head `(x, y, z)` in [-1, 1] and its seed, on the CPU.
@@ -155,5 +222,5 @@ class Finer:
         device = next(self.cascade.parameters()).device
         coarse = box_mean(head[None, None].to(device), round(self.cascade.spacing / self.base.spacing))
         with torch.inference_mode():
-            fine = self.cascade(coarse, [seed], until=self.spacing, tile=tile)
+            fine = self.cascade(coarse, [seed], until=self.spacing, tile=tile, halo=HALO)
         return fine[0, 0].float().clamp(-1.0, BRIGHTEST).cpu()
