@@ -120,6 +120,9 @@ the same field of view; for a larger one, `overlapping_windows.OverlappingDenois
 what an encoder sees: `aligned_objective.aligned` in training, encoders by `feature_targets` and kept by `feature_cache`, or
 the averaged network itself, `self_alignment`.
 
+Coarse to fine: `refinement.refine` draws a fine grid given the coarse one, a local flow on what interpolation misses;
+`refinement.Cascade` is several of them, from a coarse head to one at 1 mm.
+
 Spikes in the place of activations: `spiking_networks.spiking` (neurons of `spiking`) and `nets.spiking`, or from quantised
 networks, `spiking_conversion.convert`; `spiking_energy.synaptic_energy` is their account of energy.
 

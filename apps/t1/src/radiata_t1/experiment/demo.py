@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from radiata_core.errors import InputError
 
@@ -21,8 +22,10 @@ class Demo:
     """Folder to write to."""
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     """One head a seed."""
-    steps: int = 60
-    """Solver steps."""
+    resolution: Literal["1mm", "2mm", "4mm"] = "1mm"
+    """Voxels of the heads."""
+    steps: int | None = None
+    """Solver steps of the base model; by default those of sample."""
     overwrite: bool = False
     """Replace the heads of an earlier demo."""
 
@@ -36,9 +39,13 @@ class Demo:
             raise InputError(
                 f"expected an empty or new folder; got {self.out} with content. Choose another --out or pass --overwrite."
             )
-        Sample(out=self.out, seeds=self.seeds, steps=self.steps, overwrite=self.overwrite).draw(
-            "radiata-t1 demo"
-        )
+        Sample(
+            out=self.out,
+            seeds=self.seeds,
+            resolution=self.resolution,
+            steps=self.steps,
+            overwrite=self.overwrite,
+        ).draw("radiata-t1 demo")
         heads = [read_volume(self.out / file_name(seed)) for seed in self.seeds]
         picture = grid(
             heads,
