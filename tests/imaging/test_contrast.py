@@ -1,9 +1,10 @@
 """Rendering: the moments of Rician noise, the bias field's scale, tissue order."""
 
 import numpy as np
-from scipy import stats
+import pytest
+from scipy import ndimage, stats
 
-from radiata_imaging.contrast import T1_CLASSES, bias_field, intensities_of, rician
+from radiata_imaging.contrast import T1_CLASSES, bias_field, intensities_of, point_spread, rician
 
 
 def test_rician_noise_has_scipys_law(rng: np.random.Generator) -> None:
@@ -34,3 +35,35 @@ def test_tissues_keep_their_order_and_texture(rng: np.random.Generator) -> None:
 def test_every_code_belongs_to_one_class() -> None:
     codes = [code for tissue in T1_CLASSES.values() for code in tissue.labels]
     assert len(codes) == len(set(codes))
+
+
+def test_voxels_are_drawn_as_in_one_call() -> None:
+    """Work in pieces does not change the stream: means of the classes first, then one normal a voxel in memory's order."""
+    labels = np.full((5, 90, 91), 2, np.int16)
+    drawn, replay = (np.random.default_rng(4) for _ in range(2))
+    image = intensities_of(labels, drawn)
+    means = {name: c.mean + c.spread * replay.standard_normal() for name, c in T1_CLASSES.items()}
+    noise = replay.standard_normal(labels.shape, dtype=np.float32)
+    white = np.float32(means["cerebral white matter"]) + np.float32(8.0) * noise
+    assert np.array_equal(image, np.maximum(white, 0))
+    assert drawn.bit_generator.state == replay.bit_generator.state
+
+
+@pytest.mark.parametrize("sd", [0.0, 0.6, 1.0, 1.7])
+def test_point_spread_has_the_stated_variance(sd: float, rng: np.random.Generator) -> None:
+    """A point keeps its mass and its place and gets the variance sd^2 along each axis; and scipy's filter agrees."""
+    image = np.zeros((25, 27, 23))
+    image[12, 13, 11] = 1.0
+    spread = point_spread(image, sd)
+    assert spread.sum() == pytest.approx(1.0)
+    for axis, centre in enumerate((12, 13, 11)):
+        line = spread.sum(tuple({0, 1, 2} - {axis}))
+        offset = np.arange(len(line)) - centre
+        assert line @ offset == pytest.approx(0.0, abs=1e-12)
+        assert line @ offset**2 == pytest.approx(sd**2, abs=1e-12)
+    steps = max(1, round(sd**2 / 0.4))
+    w = sd**2 / (2 * steps)
+    expected = noise = rng.standard_normal((9, 8, 7))
+    for axis in (0, 1, 2) * steps:
+        expected = ndimage.correlate1d(expected, [w, 1 - 2 * w, w], axis, mode="constant")
+    np.testing.assert_allclose(point_spread(noise.copy(), sd), expected, atol=1e-12)

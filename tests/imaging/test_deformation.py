@@ -1,7 +1,9 @@
 """Velocity fields: exponentials that invert, Jacobians with a known value, spectra with the stated spread."""
 
 import numpy as np
+import pytest
 import torch
+from scipy.ndimage import map_coordinates
 
 from radiata_imaging.deformation import (
     compose,
@@ -9,6 +11,8 @@ from radiata_imaging.deformation import (
     jacobian_determinant,
     random_velocity,
     sample_field,
+    sample_volume,
+    upsampled_planes,
 )
 
 
@@ -67,3 +71,33 @@ def test_sampling_at_voxel_centres_returns_the_field(generator: torch.Generator)
         torch.meshgrid(*[torch.arange(n, dtype=torch.float64) for n in (5, 6, 7)], indexing="ij")
     )
     assert torch.allclose(sample_field(field, index), field, atol=1e-12)
+
+
+def test_a_volume_is_sampled_as_a_field_is(generator: torch.Generator) -> None:
+    """Beside `sample_field` and scipy's linear interpolation, far outside the volume too."""
+    volume = torch.randn(6, 2, 9, generator=generator, dtype=torch.float64)
+    positions = 14.0 * torch.rand(3, 11, 7, generator=generator, dtype=torch.float64) - 3.0
+    given = positions.clone()
+    values = sample_volume(volume, positions)
+    assert torch.equal(positions, given)
+    expected = map_coordinates(volume.numpy(), positions.numpy(), order=1, mode="nearest")
+    assert np.allclose(values, expected, atol=1e-12)
+    assert torch.allclose(values, sample_field(volume[None], positions[:, None])[0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("coarse", "fine"),
+    [
+        ((12, 14, 12), (48, 56, 48)),
+        ((6, 7, 5), (12, 14, 10)),
+        ((5, 7, 6), (17, 12, 1)),
+        ((1, 2, 3), (4, 4, 4)),
+    ],
+)
+def test_planes_are_those_of_the_whole(
+    coarse: tuple[int, ...], fine: tuple[int, int, int], generator: torch.Generator
+) -> None:
+    field = torch.randn(3, *coarse, generator=generator)
+    whole = torch.nn.functional.interpolate(field[None], size=fine, mode="trilinear", align_corners=False)[0]
+    planes = torch.stack([plane.clone() for plane in upsampled_planes(field, fine)], dim=1)
+    assert (planes - whole).abs().max() < 1e-5

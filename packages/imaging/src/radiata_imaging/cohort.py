@@ -18,16 +18,24 @@ sixteen anatomies however many heads are drawn, and it is split by person.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from radiata_core.errors import InputError
-from radiata_imaging.contrast import bias_field, intensities_of, rician
-from radiata_imaging.deformation import exponential, jacobian_determinant, random_velocity, sample_field
+from radiata_imaging.contrast import bias_field, intensities_of, point_spread, rician
+from radiata_imaging.deformation import (
+    exponential,
+    jacobian_determinant,
+    random_velocity,
+    sample_field,
+    sample_volume,
+    upsampled_planes,
+)
+from radiata_imaging.intensity import percentiles
 
 __all__ = ["COVARIATES", "REGIONS", "Anatomy", "CohortSpec", "RenderedHead", "region_volumes", "render_head"]
 
@@ -220,10 +228,14 @@ class Anatomy:
         return self._fields[key]
 
 
+def _axes(shape: tuple[int, ...], spacing: float) -> list[np.ndarray]:
+    """Millimetres from the centre of the field of view along each axis, float32."""
+    return [(np.arange(n, dtype=np.float32) - (n - 1) / 2.0) * spacing for n in shape]
+
+
 def _positions(shape: tuple[int, ...], spacing: float) -> np.ndarray:
-    """Millimetres from the centre of the field of view, `(3, x, y, z)`, float32."""
-    axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2.0) * spacing for n in shape]
-    return np.stack(np.meshgrid(*axes, indexing="ij"))
+    """The same at every voxel, `(3, x, y, z)`."""
+    return np.stack(np.meshgrid(*_axes(shape, spacing), indexing="ij"))
 
 
 def _outward(mask: np.ndarray, sigma: float) -> np.ndarray:
@@ -247,7 +259,8 @@ def _affine(rng: np.random.Generator, spec: CohortSpec, scale: float) -> tuple[n
 
 def region_volumes(labels: np.ndarray, voxel_ml: float) -> dict[str, float]:
     """Millilitres of each of `REGIONS` in a label array whose voxels hold `voxel_ml` ml."""
-    counts = np.bincount(labels.ravel().astype(np.int64))
+    size = int(labels.max()) + 1
+    counts = sum(np.bincount(plane.ravel(), minlength=size) for plane in labels)
     return {
         name: float(sum(counts[code] for code in codes if code < len(counts)) * voxel_ml)
         for name, codes in REGIONS.items()
@@ -314,17 +327,21 @@ def _averaged(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intensities on the output grid, and labels on the sub-voxels whose intensities were averaged."""
-    fine = tuple(n * spec.supersample for n in spec.shape)
-    positions = _positions(fine, spec.spacing / spec.supersample)
-    dense = F.interpolate(displacement[None], size=fine, mode="trilinear", align_corners=False)[0]
-    warped = (positions + dense.numpy()).reshape(3, -1)
-    source = matrix.astype(np.float32) @ warped + shift.astype(np.float32)[:, None]
-    index = np.rint(source / anatomy.spacing + anatomy.centre.astype(np.float32)[:, None]).astype(np.int32)
-    inside = np.all((index >= 0) & (index < np.array(anatomy.labels.shape)[:, None]), axis=0)
-    index *= inside  # outside takes voxel 0, and is set to background below
-    labels = np.where(inside, anatomy.labels[index[0], index[1], index[2]], 0).reshape(fine)
-    n = spec.supersample
-    blocks = intensities_of(labels, rng).reshape(spec.shape[0], n, spec.shape[1], n, spec.shape[2], n)
+    n, (x, y, z) = spec.supersample, spec.shape
+    fine = (x * n, y * n, z * n)
+    axes = _axes(fine, spec.spacing / n)
+    positions = np.stack(np.broadcast_arrays(np.float32(0), axes[1][:, None], axes[2]))
+    turn, sizes = matrix.astype(np.float32), np.array(anatomy.labels.shape)[:, None]
+    moved, middle = (v.astype(np.float32)[:, None] for v in (shift, anatomy.centre))
+    labels = np.empty(fine, anatomy.labels.dtype)
+    for plane, bent in enumerate(upsampled_planes(displacement, fine)):
+        positions[0] = axes[0][plane]
+        source = turn @ (positions + bent.numpy()).reshape(3, -1) + moved
+        index = np.rint(source / anatomy.spacing + middle).astype(np.int32)
+        inside = np.all((index >= 0) & (index < sizes), axis=0)
+        index *= inside  # outside takes voxel 0, and is set to background below
+        labels[plane] = (anatomy.labels[index[0], index[1], index[2]] * inside).reshape(fine[1:])
+    blocks = intensities_of(labels, rng).reshape(x, n, y, n, z, n)
     return blocks.mean((1, 3, 5), dtype=np.float32), labels
 
 
@@ -338,50 +355,54 @@ def _blurred(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intensities and labels on the output grid: drawn and blurred where the label map lies, and pulled back.
 
-    One voxel's margin of background around the label map stands for everything outside it.
+    One voxel's margin of background around the label map stands for everything outside it. Planes of the output are made
+    one at a time, which the processor's cache holds.
     """
-    turn = torch.from_numpy(matrix.astype(np.float32))
+    turn = torch.from_numpy((matrix / anatomy.spacing).astype(np.float32))
     bent = torch.einsum("ij,jxyz->ixyz", turn, displacement)
-    index = F.interpolate(bent[None], size=spec.shape, mode="trilinear", align_corners=False)[0]
-    for row in range(3):
-        index[row] += float(shift[row])
-        for axis, n in enumerate(spec.shape):
-            line = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2.0) * spec.spacing * turn[row, axis]
-            index[row] += line.reshape([-1 if a == axis else 1 for a in range(3)])
-    index /= anatomy.spacing
-    index += torch.from_numpy(anatomy.centre.astype(np.float32)).reshape(3, 1, 1, 1) + 1.0
+    x, y, z = (torch.from_numpy(axis) for axis in _axes(spec.shape, spec.spacing))
+    middle = torch.from_numpy((shift / anatomy.spacing + anatomy.centre + 1.0).astype(np.float32))
+    flat = turn[:, 1, None, None] * y[:, None] + turn[:, 2, None, None] * z + middle.view(3, 1, 1)
+
+    def places() -> Iterator[torch.Tensor]:
+        """Where in the label map and its margin the planes of the output lie, `(3, y, z)` voxels."""
+        for plane, offset in zip(upsampled_planes(bent, spec.shape), x, strict=True):
+            yield plane.add_(flat).add_((turn[:, 0] * offset).view(3, 1, 1))
+
     # Only the part of the label map that is seen is drawn, with two voxels around it for the blur.
+    lines = (place.flatten(1).numpy() for place in places())
+    ends = np.array([(line.min(1), line.max(1)) for line in lines])
     sizes = np.array(anatomy.labels.shape) + 2
-    low = [int(np.clip(int(v) - 3, 0, n - 1)) for v, n in zip(index.amin((1, 2, 3)), sizes, strict=True)]
-    high = [int(np.clip(int(v) + 5, 1, n)) for v, n in zip(index.amax((1, 2, 3)), sizes, strict=True)]
-    seen = tuple(slice(a, max(b, a + 1)) for a, b in zip(low, high, strict=True))
-    codes = np.pad(anatomy.labels, 1)[seen]
-    index -= torch.tensor(low, dtype=torch.float32).reshape(3, 1, 1, 1)
-    drawn = _smoothed(torch.from_numpy(intensities_of(codes, rng)), spec.psf / anatomy.spacing)
-    image = sample_field(drawn[None], index)[0].numpy()
-    place = torch.zeros(spec.shape, dtype=torch.int32)
-    for axis, n in enumerate(codes.shape):
-        place = place * n + index[axis].round_().clamp_(0, n - 1).to(torch.int32)
-    return image, codes.ravel().take(place.numpy())
+    low = np.clip(ends[:, 0].min(0).astype(int) - 3, 0, sizes - 2)
+    high = np.maximum(np.clip(ends[:, 1].max(0).astype(int) + 5, 2, sizes), low + 2)
+    codes = _with_margin(anatomy.labels, low, high)
+    drawn = torch.from_numpy(point_spread(intensities_of(codes, rng), spec.psf / anatomy.spacing))
+    image, labels = np.empty(spec.shape, np.float32), np.empty(spec.shape, codes.dtype)
+    flat -= torch.from_numpy(low.astype(np.float32)).view(3, 1, 1)
+    for row, place in enumerate(places()):
+        image[row] = sample_volume(drawn, place).numpy()
+        index = torch.zeros(spec.shape[1:], dtype=torch.int32)
+        for line, n in zip(place, codes.shape, strict=True):
+            index.mul_(n).add_(line.round_().clamp_(0, n - 1).to(torch.int32))
+        codes.ravel().take(index.numpy(), out=labels[row], mode="clip")
+    return image, labels
 
 
-def _smoothed(x: torch.Tensor, sd: float) -> torch.Tensor:
-    """x blurred along every axis by a discrete Gaussian of sd voxels: steps of (w, 1 - 2 w, w), each of variance 2 w."""
-    steps = max(1, round(sd**2 / 0.4))
-    w = sd**2 / (2 * steps)
-    for axis in range(x.ndim):
-        n = x.shape[axis]
-        for _ in range(steps):
-            out = x * (1 - 2 * w)
-            out.narrow(axis, 1, n - 1).add_(x.narrow(axis, 0, n - 1), alpha=w)
-            out.narrow(axis, 0, n - 1).add_(x.narrow(axis, 1, n - 1), alpha=w)
-            x = out
-    return x
+def _with_margin(labels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Voxels from `low` to below `high` of the label map with one voxel of background around it."""
+    box = np.zeros(high - low, labels.dtype)
+    first, last = np.maximum(low - 1, 0), np.minimum(high - 1, labels.shape)
+    place = tuple(slice(a, b) for a, b in zip(first - low + 1, last - low + 1, strict=True))
+    box[place] = labels[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
+    return box
 
 
 def _scanner(image: np.ndarray, spec: CohortSpec, rng: np.random.Generator) -> np.ndarray:
     """Bias, noise, percentiles to [-1, 1]."""
-    image = image * bias_field(image.shape, rng, strength=rng.uniform(*spec.bias))
+    image *= bias_field(image.shape, rng, strength=rng.uniform(*spec.bias))
     image = rician(image, rng.uniform(*spec.noise) * 160.0, rng)
-    low, high = np.percentile(image, spec.percentiles)
-    return np.clip(2.0 * (image - low) / max(float(high - low), 1e-6) - 1.0, -1.0, 1.0).astype(np.float32)
+    low, high = percentiles(image, spec.percentiles)
+    for plane in image:
+        scaled = 2.0 * (plane.astype(np.float64) - low) / max(high - low, 1e-6) - 1.0
+        plane[...] = np.clip(scaled, -1.0, 1.0, out=scaled)
+    return image

@@ -12,13 +12,23 @@ References:
     Ashburner, "A fast diffeomorphic image registration algorithm", NeuroImage 2007, section 2.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-__all__ = ["compose", "exponential", "jacobian_determinant", "random_velocity", "sample_field"]
+__all__ = [
+    "compose",
+    "exponential",
+    "jacobian_determinant",
+    "random_velocity",
+    "sample_field",
+    "sample_volume",
+    "upsampled_planes",
+]
 
 
 def sample_field(field: Tensor, positions: Tensor) -> Tensor:
@@ -27,6 +37,46 @@ def sample_field(field: Tensor, positions: Tensor) -> Tensor:
     unit = 2.0 * positions / (sizes - 1) - 1.0
     grid = unit.flip(0).movedim(0, -1)[None]  # grid_sample wants the last axis first
     return F.grid_sample(field[None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0]
+
+
+def sample_volume(volume: Tensor, positions: Tensor) -> Tensor:
+    """`sample_field` of one volume `(x, y, z)`, two voxels an axis or more, below 2^31 in all.
+
+    Eight reads of neighbours and seven interpolations, each over all positions: several times as fast where these fit the
+    processor's cache, so give positions in pieces (`upsampled_planes`).
+    """
+    place = torch.zeros(positions[0].numel(), dtype=torch.int32)
+    fractions = []
+    for line, n in zip(positions.flatten(1), volume.shape, strict=True):
+        line = line.clamp(0, n - 1)
+        low = line.floor().clamp_(max=n - 2)
+        place.mul_(n).add_(low.to(torch.int32))
+        fractions.append(line.sub_(low))
+    flat, (_, n_y, n_z) = volume.ravel(), volume.shape
+    x, y, z = fractions
+
+    def between(first: int) -> Tensor:
+        return torch.lerp(flat[first:].index_select(0, place), flat[first + 1 :].index_select(0, place), z)
+
+    near, far = (torch.lerp(between(i), between(i + n_z), y) for i in (0, n_y * n_z))
+    return torch.lerp(near, far, x).view(positions.shape[1:])
+
+
+def upsampled_planes(field: Tensor, shape: tuple[int, int, int]) -> Iterator[Tensor]:
+    """The x-planes `(channels, y, z)` of `field` interpolated to `shape`, one after another; the next overwrites the last.
+
+    They are those of `torch.nn.functional.interpolate` (trilinear, `align_corners=False`) to rounding; the products are in
+    its order, so that on the grids of cohorts at 2 and 4 mm they are its bits. The whole, which may be a hundred times the
+    field, is never held.
+    """
+    rows = F.interpolate(field, size=shape[1:], mode="bilinear", align_corners=False)
+    plane = torch.empty_like(rows[:, 0])
+    for i in range(shape[0]):
+        position = max(0.0, (i + 0.5) * field.shape[1] / shape[0] - 0.5)
+        low = min(int(position), field.shape[1] - 1)
+        weight = position - low
+        torch.mul(rows[:, min(low + 1, field.shape[1] - 1)], weight, out=plane)
+        yield plane.add_(rows[:, low], alpha=1.0 - weight)
 
 
 def _identity(shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:

@@ -14,7 +14,10 @@ from jaxtyping import Float
 
 from radiata_core.errors import InputError
 
-__all__ = ["HistogramBins", "histogram_distance", "wasserstein_1"]
+__all__ = ["HistogramBins", "histogram_distance", "percentiles", "wasserstein_1"]
+
+_SAMPLE = 2**16
+"""Voxels that say where the tails of an image's intensities begin."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,36 @@ def wasserstein_1(x: Float[np.ndarray, "n *columns"], y: Float[np.ndarray, "m *c
     at_x, at_y = (steps - 1) // m, (steps - 1) // n
     gap = np.abs(np.sort(x, axis=0)[at_x] - np.sort(y, axis=0)[at_y])
     return np.tensordot(width, gap, axes=(0, 0))
+
+
+def percentiles(array: Float[np.ndarray, "*shape"], levels: tuple[float, float]) -> tuple[float, float]:
+    """Two percentiles of an image of floats, equal to `numpy.percentile`'s; five times as fast in the tails.
+
+    A sample of a large image says from which intensity on a tail holds the percentile, and only the tail is sorted; where
+    the sample was wrong about it, everything is.
+
+    Args:
+        array: The image, finite, not empty.
+        levels: In percent, 0 to 100.
+    """
+    flat = array.ravel()
+    sample = np.sort(flat[:: max(1, flat.size // _SAMPLE)])
+    low, high = (_quantile(flat, sample, level / 100.0) for level in levels)
+    return low, high
+
+
+def _quantile(flat: np.ndarray, sample: np.ndarray, q: float) -> float:
+    """Linear between the values of ranks k and k + 1, k = floor((n - 1) q), rounded as numpy rounds it."""
+    rank = (flat.size - 1) * q
+    k = int(rank)
+    weight, reach = rank - k, int(len(sample) * (2.0 * min(q, 1.0 - q) + 1e-3))
+    tail, skipped = flat, 0
+    if reach < len(sample) // 4:
+        few = flat[flat <= sample[reach]] if q < 0.5 else flat[flat >= sample[-1 - reach]]
+        before = 0 if q < 0.5 else flat.size - few.size
+        if before <= k < before + few.size - 1:
+            tail, skipped = few, before
+    places = (k - skipped, min(k - skipped + 1, tail.size - 1))
+    a, b = (float(v) for v in np.partition(tail, places)[list(places)])
+    step = float(flat.dtype.type(b) - flat.dtype.type(a))
+    return a + step * weight if weight < 0.5 else b - step * (1.0 - weight)

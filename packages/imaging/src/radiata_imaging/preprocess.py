@@ -30,6 +30,7 @@ import torch
 from radiata_core.errors import InputError
 from radiata_core.specs import buildable
 from radiata_imaging.foreground import find_head
+from radiata_imaging.intensity import percentiles
 from radiata_imaging.interpolation import Axis, Interpolation, apply_axes
 from radiata_imaging.orientation import reorient
 from radiata_imaging.volume import Volume, centred_affine, times
@@ -239,7 +240,7 @@ def _range(
             "it. "
             "Check orientation and spacing in the header."
         )
-    low, high = (float(q) for q in np.percentile(inside, spec.percentiles))
+    low, high = percentiles(inside, spec.percentiles)
     if high <= low:
         low, high = float(inside.min()), float(inside.max())
     if not high > low:
