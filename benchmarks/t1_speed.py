@@ -1,6 +1,6 @@
 """MedForJ's network and its weights: MONAI's own program against ours, in time and in memory.
 
-    python benchmarks/t1_speed.py [--quick] [--only forward memory train] [--json FILE]
+    python benchmarks/t1_speed.py [--quick] [--only forward memory train schedule full] [--json FILE]
 
 Both networks are the released one of 41 million parameters with the same random weights in every tensor: float32, one
 thread, one sample of 96 × 112 × 96 (a head at 2 mm), no gradients unless said otherwise. MONAI is called as it comes, and
@@ -12,10 +12,16 @@ once more with its own option `use_flash_attention`.
               libraries, which a call on a small grid has loaded); `tiled` under the limit `--limit` (MiB)
     train     the same for one forward and backward pass at 64³, batch 2; gradients counted, no optimiser; ours with
               `checkpointing`
+    schedule  processor seconds of our calls at 64 noise levels (32³), each worked out at its call, over those with all
+              prepared beforehand, preparing counted; and the same of the embeddings alone, without the network
+    full      one call on 192 × 224 × 192 voxels in a fresh process with all threads of the machine: wall seconds and peak
+              memory of MONAI's network as it comes and of ours within 3 GiB. Only where it is named: minutes, and 9 GiB
 
 Keys: `forward_time_ratio`, `forward_time_ratio_flash`, `forward_max_rel_error`, `forward_memory_ratio`,
-`tiled_memory_ratio`, `tiled_time_ratio`, `tiled_estimate_memory_error`, `tiled_estimate_time_error`, `train_memory_ratio`;
-ratios are MONAI's over ours, estimates are relative errors of what was foretold.
+`tiled_memory_ratio`, `tiled_time_ratio`, `tiled_estimate_memory_error`, `tiled_estimate_time_error`, `train_memory_ratio`,
+`schedule_time_ratio`, `schedule_embedding_ratio`, `medforj_1mm_seconds`, `medforj_1mm_mib` (`medforj_1mm_process_mib`: with
+libraries and weights), `ours_1mm_seconds`, `ours_1mm_mib`; ratios are MONAI's over ours (in `schedule`, ours over ours),
+estimates are relative errors of what was foretold.
 """
 
 import argparse
@@ -36,7 +42,9 @@ BARS = {
     "train_memory_ratio": (">=", 2.0),
     "forward_max_rel_error": ("<=", 1e-5),
 }
-GRID, TRAIN_GRID = (96, 112, 96), (64, 64, 64)
+GRID, TRAIN_GRID, FULL_GRID = (96, 112, 96), (64, 64, 64), (192, 224, 192)
+FULL_LIMIT = 3072.0
+"""MiB of our call at 1 mm."""
 SMALL = (16, 16, 16)
 
 
@@ -81,13 +89,13 @@ def resident_mib(key: str) -> float:
     raise RuntimeError("memory is read from /proc/self/status, which only Linux has")
 
 
-def arm(name: str, train: bool, limit: float | None) -> dict[str, float]:
+def arm(name: str, train: bool, limit: float | None, full: bool = False) -> dict[str, float]:
     """Seconds (processor and wall) and MiB of one call."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads((os.cpu_count() or 1) if full else 1)
     network = networks(name)[name]
-    grid, rows = (TRAIN_GRID, 2) if train else (GRID, 1)
+    grid, rows = (TRAIN_GRID, 2) if train else (FULL_GRID if full else GRID, 1)
     x, step = torch.zeros(rows, 1, *grid), torch.full((rows,), 400.0)
     x.normal_(generator=torch.Generator().manual_seed(1))
     found: dict[str, float] = {}
@@ -114,15 +122,18 @@ def arm(name: str, train: bool, limit: float | None) -> dict[str, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     call(x)
     found |= {"wall": time.perf_counter() - wall, "seconds": time.process_time() - cpu}
-    return found | {"mebibytes": resident_mib("VmHWM") - before}
+    return found | {"mebibytes": resident_mib("VmHWM") - before, "process_mib": resident_mib("VmHWM")}
 
 
-def in_own_process(name: str, train: bool = False, limit: float | None = None) -> dict[str, float]:
+def in_own_process(
+    name: str, train: bool = False, limit: float | None = None, full: bool = False
+) -> dict[str, float]:
     """`arm` in a fresh interpreter."""
     words = [sys.executable, __file__, "--arm", name, *(["--train"] if train else [])]
-    words += [] if limit is None else ["--limit", str(limit)]
+    words += [*(["--full"] if full else []), *([] if limit is None else ["--limit", str(limit)])]
+    threads = str(os.cpu_count() if full else 1)
     done = subprocess.run(
-        words, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        words, check=True, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": threads}
     )
     read: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return read
@@ -186,10 +197,67 @@ def train(quick: bool, limit: float) -> dict[str, float]:
     }
 
 
+def schedule(quick: bool, limit: float) -> dict[str, float]:
+    """What preparing the noise levels of a schedule saves: of calls, and of the embeddings alone."""
+    import torch
+
+    torch.set_num_threads(1)
+    ours = networks("ours")["ours"]
+    x, levels = torch.zeros(1, 1, *[16 if quick else 32] * 3), torch.linspace(999.0, 0.0, 64)
+    blocks = [module for module in ours.modules() if hasattr(module, "time_emb_proj")]
+
+    def called(level: torch.Tensor) -> None:
+        ours(x, level)
+
+    def embedded(level: torch.Tensor) -> None:
+        signal = ours._signal(x, level.expand(1), None)
+        if ours.training:
+            for block in blocks:
+                block.time_emb_proj(signal)
+
+    found: dict[str, float] = {}
+    with torch.no_grad():
+        for key, work in (("schedule_time_ratio", called), ("schedule_embedding_ratio", embedded)):
+            work(levels[0])
+            seconds = [0.0, 0.0]
+            ours.eval()  # forgets
+            start = time.process_time()
+            ours.prepare_times(levels)
+            seconds[1] += time.process_time() - start
+            for level in levels:
+                for arm, prepared in enumerate((False, True)):
+                    ours.training = not prepared  # when training nothing is remembered; nothing else differs
+                    start = time.process_time()
+                    work(level)
+                    seconds[arm] += time.process_time() - start
+            found |= {key: seconds[0] / seconds[1], f"{key}_saved_ms": 1e3 * (seconds[0] - seconds[1]) / 64}
+    return found
+
+
+def full(quick: bool, limit: float) -> dict[str, float]:
+    """One call on a whole head at 1 mm: MONAI's, and ours within a limit."""
+    theirs = in_own_process("monai", full=True)
+    ours = in_own_process("ours", limit=FULL_LIMIT, full=True)
+    return {
+        "medforj_1mm_seconds": theirs["wall"],
+        "medforj_1mm_processor_seconds": theirs["seconds"],
+        "medforj_1mm_mib": theirs["mebibytes"],
+        "medforj_1mm_process_mib": theirs["process_mib"],
+        "ours_1mm_seconds": ours["wall"],
+        "ours_1mm_processor_seconds": ours["seconds"],
+        "ours_1mm_mib": ours["mebibytes"],
+        "ours_1mm_process_mib": ours["process_mib"],
+        "ours_1mm_estimate_memory_error": ours["foretold_mebibytes"] / ours["mebibytes"] - 1,
+        "ours_1mm_estimate_time_error": ours["foretold_seconds"] / ours["wall"] - 1,
+    }
+
+
 SECTIONS: dict[str, Callable[[bool, float], dict[str, float]]] = {
     "forward": forward,
     "memory": memory,
     "train": train,
+    "schedule": schedule,
+    "full": full,
 }
 
 
@@ -208,15 +276,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=[n for n in SECTIONS if n != "full"])
     parser.add_argument("--quick", action="store_true", help="a smaller grid and fewer repeats for the times")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--limit", type=float, help="MiB of the tiled call; 200 by default")
     parser.add_argument("--arm", choices=("monai", "flash", "ours"), help=argparse.SUPPRESS)
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--full", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.arm:
-        print(json.dumps(arm(given.arm, given.train, given.limit)))
+        print(json.dumps(arm(given.arm, given.train, given.limit, given.full)))
         return
     found: dict[str, float] = {}
     for name in given.only:
