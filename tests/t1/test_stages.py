@@ -99,6 +99,15 @@ def test_a_block_is_the_residual_of_a_scaled_head(store: Path) -> None:
         assert residual_rms(blocks, 6) == pytest.approx(float(item["image"].square().mean().sqrt()), rel=0.2)
 
 
+def test_stages_above_the_base_share_its_scale(store: Path) -> None:
+    """Blocks of 8 mm are box means of the head that was scaled at 4 mm."""
+    stage = build_stage((4, 6), (0, 1), (1, 1), corruption=0.0, placed=False, seed=0)
+    with Store(store) as reader:
+        item = FineBlocks(reader, "train", stage, 4.0, (6, 6, 6)).augmented(2, 0)
+        head = scaled_head(reader, int(reader.indices("train")[2]))
+    torch.testing.assert_close(item["coarse"], box_mean(head, 4)[0], atol=2e-3, rtol=0)
+
+
 def test_corruption_is_taken_off_by_the_residual(store: Path) -> None:
     """With noise on the coarse block the fine block is still x: the residual holds what the noise put there."""
     stage = build_stage((4, 6), (0, 1), (1, 1), corruption=0.5, placed=False, seed=0)
@@ -220,7 +229,7 @@ def test_what_does_not_fit_is_one_line(
         Finer.of([str(run) for run in runs], 2.0, PreprocessSpec("LPS", 4.0, (16, 12, 12)))
     with pytest.raises(InputError, match="one cascade, or stages"):
         Finer.of([str(base)], 2.0, spec)
-    with pytest.raises(InputError, match="heads at 1 mm"):
+    with pytest.raises(InputError, match="heads at 1 mm or a whole fraction"):
         Train(store=store, out=tmp_path / "x", stage="1mm", **SMALL).run()  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--stage with --network unet"):
         Train(store=store, out=tmp_path / "x", stage="2mm", **(SMALL | {"network": "medforj"})).run()  # type: ignore[arg-type]

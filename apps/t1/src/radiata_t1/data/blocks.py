@@ -51,23 +51,23 @@ class FineBlocks(Dataset):
     ) -> None:
         self.stage, self.spacing = stage, spacing
         self.factor = stage.factor
-        rows = store.indices(split)
-        ratio = spacing / store.spec.spacing
-        pool, to_base = round(ratio), round(BASE_MM / spacing)
-        if len(rows) == 0 or pool < 1 or abs(ratio - pool) > 1e-3 or abs(to_base * spacing - BASE_MM) > 1e-3:
+        rows, own = store.indices(split), float(store.spec.spacing)
+        pool, to_base = round(spacing / own), round(BASE_MM / own)
+        fits = pool >= 1 and to_base >= 1 and abs(pool * own - spacing) + abs(to_base * own - BASE_MM) < 1e-3
+        if len(rows) == 0 or not fits:
             raise InputError(
-                f"expected heads at {spacing:g} mm (at most {BASE_MM:g}) or a whole fraction of it in the split; got "
-                f"{store.spec.spacing:g} mm and {len(rows)} heads of {split}. Make the store with --spacing {spacing:g}."
+                f"expected heads at {min(spacing, BASE_MM):g} mm or a whole fraction of it in the split; got "
+                f"{own:g} mm and {len(rows)} heads of {split}. Make the store with --spacing {min(spacing, BASE_MM):g}."
             )
         self.people = [str(store.subjects[i]) for i in rows]
         self.heads, self.scales, self.centres = [], [], []
         for row in rows:
             head = torch.from_numpy(decode(store.images[int(row)]))[None, None]
-            head = box_mean(head, pool) if pool > 1 else head
             scale, offset, air = scale_of(head, to_base)
-            self.heads.append(head[0, 0].to(torch.float16))
+            self.heads.append((box_mean(head, pool) if pool > 1 else head)[0, 0].to(torch.float16))
             self.scales.append((scale, offset))
-            self.centres.append((np.argwhere(~air) * to_base // self.factor).astype(np.int16))
+            where = np.argwhere(~air) * BASE_MM / (spacing * self.factor)
+            self.centres.append(where.astype(np.int16))
         self.grid = tuple(n // self.factor for n in self.heads[0].shape)
         self.block = tuple(min(int(b), n) for b, n in zip(block, self.grid, strict=True))
 
@@ -129,7 +129,7 @@ def scale_of(head: Tensor, to_base: int) -> tuple[float, float, np.ndarray]:
         head: Intensities on any scale.
         to_base: Voxels a base voxel along each axis.
     """
-    base = box_mean(head, to_base)[0, 0].numpy()
+    base = (box_mean(head, to_base) if to_base > 1 else head)[0, 0].numpy()
     low, high = np.percentile(base, _PERCENTILES)
     scale = 2.0 / max(float(high - low), 1e-6)
     offset = -1.0 - scale * float(low)

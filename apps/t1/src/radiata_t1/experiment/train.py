@@ -52,7 +52,7 @@ class Train:
     """Components of the closed-form Gaussian anchor; 0 for none."""
     positions: bool = True
     """Learned positions bind the network to the store's grid; --no-positions leaves them out."""
-    stage: Literal["4mm", "2mm", "1mm"] | None = None
+    stage: Literal["8mm", "4mm", "2mm", "1mm"] | None = None
     """Train a stage of a cascade that draws voxels of this size given voxels twice as large, on blocks of a store at this
     spacing or a whole fraction of it; see the presets t1-stage-*.toml."""
     block: int = 24
@@ -200,7 +200,7 @@ class Train:
 
         try:
             values = tomllib.loads(self.preset.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"expected TOML in {self.preset}; got something else ({error}).") from None
         fields = {
             f.name: f for f in dataclasses.fields(self) if f.init and f.name not in ("store", "out", "preset")
