@@ -51,6 +51,7 @@ HOUSE_VERBS = {
     "score",
     "convert",
     "report",
+    "serve",
     "demo",
 }
 HEAVY = (
@@ -68,11 +69,13 @@ HEAVY = (
     "cv2",
     "skimage",
     "transformers",
+    "starlette",
+    "uvicorn",
 )
 EXPORTED = (".nii", ".nii.gz", ".h5")
 """Data that a command writes for use elsewhere: each has a sidecar."""
 SHORT_DEMO = {
-    "t1": ("--seeds", "0", "1", "--steps", "2"),
+    "t1": ("--seeds", "0", "1", "--steps", "2", "--resolution", "4mm"),
     "latents": ("--trials", "2", "--train-steps", "3", "--passes", "1"),
     "medical": ("--block", "64"),
     "decode": ("--train", "60", "--test", "8", "--voxels", "100", "--draws", "1", "--permutations", "20"),

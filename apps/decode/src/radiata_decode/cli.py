@@ -10,6 +10,7 @@ from radiata_decode.experiment.encode import Encode
 from radiata_decode.experiment.evaluate import Evaluate
 from radiata_decode.experiment.prepare import Prepare
 from radiata_decode.experiment.report import Report
+from radiata_decode.experiment.serve import Serve
 from radiata_decode.experiment.synthesize import Synthesize
 from radiata_decode.experiment.train import Train
 
@@ -25,6 +26,7 @@ VERBS: dict[str, type] = {
     "synthesize": Synthesize,
     "evaluate": Evaluate,
     "report": Report,
+    "serve": Serve,
     "demo": Demo,
 }
 

@@ -1,4 +1,4 @@
-"""The command line of radiata-latents: eleven verbs, each a frozen dataclass of its own module."""
+"""The command line of radiata-latents: twelve verbs, each a frozen dataclass of its own module."""
 
 import sys
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from radiata_latents.experiment.prepare import Prepare
 from radiata_latents.experiment.report import Report
 from radiata_latents.experiment.sample import Sample
 from radiata_latents.experiment.score import Score
+from radiata_latents.experiment.serve import Serve
 from radiata_latents.experiment.sweep import Sweep
 from radiata_latents.experiment.train import Train
 
@@ -34,6 +35,7 @@ VERBS: dict[str, type] = {
     "decode": Decode,
     "score": Score,
     "report": Report,
+    "serve": Serve,
     "demo": Demo,
 }
 

@@ -11,6 +11,7 @@ from radiata_medical.experiment.prepare import Prepare
 from radiata_medical.experiment.report import Report
 from radiata_medical.experiment.restore import Restore
 from radiata_medical.experiment.segment import Segment
+from radiata_medical.experiment.serve import Serve
 from radiata_medical.experiment.train import Train
 from radiata_medical.experiment.translate import Translate
 
@@ -29,6 +30,7 @@ VERBS: dict[str, type] = {
     "segment": Segment,
     "evaluate": Evaluate,
     "report": Report,
+    "serve": Serve,
     "demo": Demo,
 }
 

@@ -1,4 +1,4 @@
-"""The command line of radiata-t1: nine verbs, each a frozen dataclass of its own module."""
+"""The command line of radiata-t1: ten verbs, each a frozen dataclass of its own module."""
 
 import sys
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from radiata_t1.experiment.evaluate import Evaluate
 from radiata_t1.experiment.prepare import Prepare
 from radiata_t1.experiment.report import Report
 from radiata_t1.experiment.sample import Sample
+from radiata_t1.experiment.serve import Serve
 from radiata_t1.experiment.train import Train
 
 __all__ = ["VERBS", "main", "run"]
@@ -29,6 +30,7 @@ VERBS: dict[str, type] = {
     "evaluate": Evaluate,
     "convert": Convert,
     "report": Report,
+    "serve": Serve,
     "demo": Demo,
 }
 

@@ -123,7 +123,7 @@ def page(title: str, sections: Sequence[Section], *, synthetic: bool = False) ->
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">\n'
         f"<style>{style}</style></head><body>\n<header><h1>{html.escape(title)}</h1>{stamp}"
         f'<nav aria-label="sections">{links}</nav></header>\n<main>{body}</main>\n'
         f"<script>{script}</script></body></html>\n"
