@@ -23,8 +23,8 @@ once more with its own option `use_flash_attention`.
 Keys: `forward_time_ratio`, `forward_time_ratio_flash`, `forward_max_rel_error`, `forward_memory_ratio`,
 `tiled_memory_ratio`, `tiled_time_ratio`, `tiled_estimate_memory_error`, `tiled_estimate_time_error`, `train_memory_ratio`,
 `schedule_time_ratio`, `schedule_embedding_ratio`, `medforj_1mm_seconds`, `medforj_1mm_mib` (`medforj_1mm_process_mib`: with
-libraries and weights), `ours_1mm_seconds`, `ours_1mm_mib`, `time_ratio_1mm`, `memory_ratio_1mm`; ratios are MONAI's over ours (in `schedule`, ours
-over ours), estimates are relative errors of what was foretold.
+libraries and weights), `ours_1mm_seconds`, `ours_1mm_mib`, `time_ratio_1mm`, `memory_ratio_1mm`; ratios
+are MONAI's over ours (in `schedule`, ours over ours), estimates are relative errors of what was foretold.
 """
 
 import argparse
