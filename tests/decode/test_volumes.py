@@ -82,7 +82,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, volume: np.ndarray, inside:
         masked_series(file, inside)
     plain = gzip.decompress(whole)
     (tmp_path / "short.nii").write_bytes(plain[:-100])
-    with pytest.raises(InputError, match=r"it ends in volume 9 of 9"):
+    with pytest.raises(InputError, match=r"cannot hold"):
         masked_series(tmp_path / "short.nii", inside)
     file.write_bytes(b"")
     for read in (read_mask, lambda path: volume_values(path, "a mask")):

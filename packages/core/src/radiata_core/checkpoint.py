@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 import torch
 
+from radiata_core.bounded_building import BoundedBuilding
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path, read_json, sha256, write_json
+from radiata_core.foreign_files import foreign
 from radiata_core.specs import describe, rebuild
 from radiata_core.training_state import load_state, save_state
 from radiata_core.weights import read_tensors, write_tensors
@@ -118,14 +120,23 @@ def load_model(path: str | Path) -> LoadedModel:
             f"expected the weights {sidecar.name} was written for (sha256 {str(card.get('sha256'))[:12]}…); "
             f"got {path} with {checksum[:12]}…. Copy both files again."
         )
-    with torch.random.fork_rng(devices=[]):  # building a network draws its initial weights
+    with (
+        foreign(f"expected {sidecar} to describe a network; it does not", "Copy it beside the weights."),
+        torch.random.fork_rng(devices=[]),  # building a network draws its initial weights
+        BoundedBuilding(tensors, sidecar),
+    ):
         denoiser = rebuild(card.get("denoiser"))
     if not isinstance(denoiser, torch.nn.Module):
         raise InputError(
             f"expected {sidecar} to describe a network; got {type(denoiser).__name__}. Use another file."
         )
     _fill(denoiser, tensors, path)
-    return LoadedModel(denoiser.eval(), dict(card.get("metadata") or {}), checksum)
+    metadata = card.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise InputError(
+            f"expected metadata by name in {sidecar}; got {type(metadata).__name__}. Copy it beside the weights."
+        )
+    return LoadedModel(denoiser.eval(), metadata, checksum)
 
 
 def _fill(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:

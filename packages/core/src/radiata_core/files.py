@@ -136,7 +136,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"expected the JSON file {path}; got nothing there. Check the path.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # digits without end and brackets without end, too
         raise InputError(
             f"expected JSON in {path}; got something else ({error}). Write the file again or use another."
         ) from None

@@ -28,7 +28,10 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     for line in whole.split(b"\n"):
         try:
             record = json.loads(line)
-        except ValueError:  # two appends that met a full disk; the rest of the log is still worth reading
+        except (
+            ValueError,
+            RecursionError,
+        ):  # two appends that met a full disk; the rest of the log is still worth reading
             continue
         if isinstance(record, dict):
             records.append(record)

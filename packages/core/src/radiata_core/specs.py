@@ -98,20 +98,23 @@ def rebuild(spec: Any) -> Any:
         if "kind" not in spec:
             return arguments
         kind = spec["kind"]
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             # A file may be the first to name a class: the core's own modules register theirs on import.
             for module in _PROVIDERS:
                 importlib.import_module(module)
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             known = ", ".join(sorted(_KINDS))
             raise InputError(
                 f"expected one of the kinds {known}; got {kind!r}. Update radiata or use another file."
             )
         try:
             return _KINDS[kind](**arguments)
-        except TypeError as error:
+        except InputError:
+            raise
+        except Exception as error:  # a constructor raises what values of another kind happen to mean
             raise InputError(
-                f"{kind!r} cannot be made from {sorted(arguments)}: {error}. The file is from another version."
+                f"{kind!r} cannot be made from {sorted(arguments)}: {' '.join(str(error).split())[:200]}. The file is from "
+                "another version."
             ) from None
     if isinstance(spec, list | tuple):
         return tuple(rebuild(value) for value in spec)

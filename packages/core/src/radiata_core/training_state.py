@@ -16,6 +16,7 @@ import torch
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_folder, read_json, sha256
+from radiata_core.foreign_files import foreign
 from radiata_core.weights import read_tensors, write_tensors
 
 __all__ = ["load_state", "save_state"]
@@ -55,11 +56,15 @@ def load_state(folder: str | Path) -> dict[str, Any]:
         raise InputError(
             f"expected {weights} beside state.json; got nothing there. Use an earlier checkpoint."
         )
-    if sha256(weights) != content["sha256"]:
+    if sha256(weights) != content.get("sha256"):
         raise InputError(
             f"expected the tensors state.json names; got a changed or truncated {weights}. Use an earlier one."
         )
-    return _put_together(content["tree"], read_tensors(weights))
+    tensors = read_tensors(weights)
+    with foreign(
+        f"expected the tree of a training state in {folder}; got another one", "Use an earlier one."
+    ):
+        return dict(_put_together(content["tree"], tensors))
 
 
 def _taken_apart(thing: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:

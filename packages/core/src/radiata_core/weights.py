@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 
 __all__ = ["read_tensors", "write_tensors"]
 
@@ -43,7 +44,6 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         InputError: no such file, an empty or truncated one, a pickle, or another format.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(path)
@@ -64,10 +64,8 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
         )
     if not start:
         raise InputError(f"expected safetensors weights; got {path} with 0 bytes. Copy or download it again.")
-    try:
+    with foreign(
+        f"expected safetensors weights; got {path}, truncated or of another format",
+        "Copy or download it again.",
+    ):
         return load_file(path)
-    except SafetensorError as error:
-        raise InputError(
-            f"expected safetensors weights; got {path}, truncated or of another format ({error}). "
-            "Copy or download it again."
-        ) from None

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 
 __all__ = ["Entry", "Manifest", "Table", "check_entries", "read_manifest", "split_subjects"]
 
@@ -128,11 +129,19 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         InputError: not text, no header, or a row of another length.
     """
     try:
+        check_declared(path.stat().st_size, path, "text")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(
             f"expected a text table in UTF-8; got other bytes in {path}. Save it as CSV (UTF-8)."
         ) from None
+    with foreign(
+        f"expected a table with a header line in {path}; got something else", "Save it as CSV (UTF-8)."
+    ):
+        return _rows(text, path)
+
+
+def _rows(text: str, path: Path) -> list[dict[str, str]]:
     reader = csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     if not reader.fieldnames:
         raise InputError(
@@ -183,8 +192,8 @@ def read_manifest(path: Path) -> Manifest:
         entries.append(
             Entry(
                 _inside(path.parent, row["path"], number, path),
-                row["subject"],
-                row.get("session", ""),
+                _name(row["subject"], "subject", number, path),
+                _name(row.get("session", ""), "session", number, path),
                 _split(row.get("split", ""), number, path),
                 {name: values[name] for name in covariates},
                 {name.removeprefix("ml_"): values[name] for name in regions},
@@ -194,11 +203,31 @@ def read_manifest(path: Path) -> Manifest:
     return Manifest(tuple(entries), covariates, names, table.codes, table.ignored)
 
 
+def _name(text: str, what: str, number: int, manifest: Path) -> str:
+    """The name of a person or visit, which becomes a part of file names and a cell of tables."""
+    if (
+        "/" in text
+        or "\\" in text
+        or text in (".", "..")
+        or text[:1] in ("=", "+", "-", "@")
+        or not text.isprintable()
+    ):
+        raise InputError(
+            f"expected a {what} of letters, digits and the like; got {text!r} in line {number} of {manifest}. Leave out "
+            "slashes, control characters, and = + - @ at its beginning (a spreadsheet would run it)."
+        )
+    return text
+
+
 def _inside(base: Path, text: str, number: int, manifest: Path) -> Path:
+    if "\0" in text:
+        raise InputError(
+            f"expected a path; got one with a zero byte in line {number} of {manifest}. Repair it."
+        )
     if Path(text).is_absolute():
         return Path(text)
     relative = Path(os.path.normpath(text))
-    if relative.parts[0] == "..":
+    if relative.parts[:1] == ("..",):
         raise InputError(
             f"expected a path inside {base}; got {text} in line {number} of {manifest}. Give an absolute path to leave it."
         )

@@ -45,6 +45,7 @@ from jaxtyping import Float
 from torch.nn import functional
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 from radiata_imaging.interpolation import Interpolation
 from radiata_imaging.orientation import Grid, resample
 from radiata_imaging.tfjs import LayersModel, read_layers_model
@@ -204,7 +205,10 @@ def read_meshnet(folder: Path) -> MeshNet:
         InputError: not such a folder, files cut short, or layers that are no plain stack of 3-D convolutions.
     """
     model = read_layers_model(folder)
-    layers = _stack(model, folder)
+    with foreign(
+        f"expected a plain stack of 3-D convolutions in {folder}; got something else", "Fetch it again."
+    ):
+        layers = _stack(model, folder)
     classes = _class_names(folder, layers[-1].kernel.shape[0])
     quantiles = (0.05, 0.95) if "quantile" in model.comment.lower() else None
     return MeshNet(layers, classes, quantiles, folder.resolve().name)
@@ -288,7 +292,7 @@ def _class_names(folder: Path, number: int) -> tuple[str, ...]:
     for path in sorted(folder.glob("colormap*.json")):
         try:
             names = json.loads(path.read_text(encoding="utf-8"))["labels"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue
         if isinstance(names, list) and len(names) == number and len({str(n) for n in names}) == number:
             return tuple(str(name) for name in names)

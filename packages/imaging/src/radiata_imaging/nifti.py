@@ -26,6 +26,7 @@ import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_core.runs import atomic_path, write_json
+from radiata_imaging.declared_images import check_image
 from radiata_imaging.volume import Volume, centred_affine, check_affine, times
 
 __all__ = [
@@ -162,6 +163,7 @@ def open_image(path: Path, *, min_axis: int = MIN_AXIS) -> Any:
             ".nii) or not an image at all."
         )
     try:
+        check_image(path)
         if path.name.lower().endswith(
             ".mgh"
         ):  # nibabel leaves the uncompressed file open; bytes have nothing to close
@@ -170,6 +172,8 @@ def open_image(path: Path, *, min_axis: int = MIN_AXIS) -> Any:
             image = nib.load(path)
         shape = tuple(int(n) for n in image.shape)
         itemsize = image.header.get_data_dtype().itemsize
+    except InputError:
+        raise
     except Exception as error:  # nibabel raises many kinds on broken headers; the user needs one line
         raise InputError(_broken(path, error)) from None
     if min_axis == 1 and len(shape) == 2:

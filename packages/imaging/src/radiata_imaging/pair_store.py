@@ -28,11 +28,13 @@ import torch
 from torch import Tensor
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_core.kernels import GaussianKernel
 from radiata_core.paths import Path as NoisePath
 from radiata_core.runs import atomic_path
 from radiata_core.seeds import generator_of
 from radiata_core.specs import describe, rebuild
+from radiata_imaging.hdf5 import open_hdf5, whole_array
 from radiata_imaging.volume import times
 
 __all__ = [
@@ -218,15 +220,15 @@ class PairStore:
         self._file: h5py.File | None = None
         self._process = -1
         try:
-            with h5py.File(self.path, "r") as file:
+            with open_hdf5(self.path) as file:
                 self._read(file)
         except (FileNotFoundError, IsADirectoryError):
             raise InputError(
                 f"expected a file of pairs; got no such file: {self.path}. Check the path, or draw the pairs."
             ) from None
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # HDF5 and JSON raise what their bytes happen to mean
             reason = " ".join(str(error).split())[:100]
             raise InputError(
                 f"expected a {FORMAT} file; got {self.path}, which is not one or is damaged ({reason}). Delete it and draw "
@@ -239,15 +241,22 @@ class PairStore:
                 f"expected a complete {FORMAT} file; got another HDF5 file {self.path}. Give a folder of draw_pairs."
             )
         self.spec = PairSpec.of_text(str(file.attrs["spec"]))
-        self.seeds: np.ndarray = file["seeds"][()]
-        self.scale: np.ndarray = file["scale"][()]
+        self.seeds: np.ndarray = whole_array(file["seeds"])
+        self.scale: np.ndarray = whole_array(file["scale"])
         self.conditions: dict[str, np.ndarray] = {
-            name: file["conditions"][name][()] for name in self.spec.conditions
+            name: whole_array(file["conditions"][name]) for name in self.spec.conditions
         }
         if file["x0"].shape != (len(self.seeds), *self.spec.event):
             raise InputError(
                 f"expected samples of {times(self.spec.event)}; got {file['x0'].shape} in {self.path}. Draw them again."
             )
+        rows = len(self.seeds)
+        columns = [self.scale, *self.conditions.values()]
+        if self.seeds.dtype.kind not in "iu" or any(len(c) != rows or c.dtype.kind != "f" for c in columns):
+            raise InputError(
+                f"expected a seed, a scale and conditions of each of {rows} pairs; got others in {self.path}. Draw again."
+            )
+        check_declared(4 * int(np.prod(self.spec.event, dtype=object)), self.path, "one sample")
 
     @property
     def file(self) -> h5py.File:
@@ -265,13 +274,19 @@ class PairStore:
 
     def x0(self, row: int) -> Tensor:
         """The sample of a row, float32 (*event)."""
-        return torch.from_numpy(self.file["x0"][row].astype(np.float32)) * float(self.scale[row])
+        with foreign(
+            f"expected sample {row} in {self.path}; got what cannot be read", "Draw the pairs again."
+        ):
+            return torch.from_numpy(self.file["x0"][row].astype(np.float32)) * float(self.scale[row])
 
     def noise(self, row: int) -> Tensor:
         """The noise it was made from, float32 (*event), read or drawn again from the seed."""
-        if self.spec.stored_noise:
-            return torch.from_numpy(self.file["noise"][row])
-        return seed_noise(int(self.seeds[row]), self.spec)
+        with foreign(
+            f"expected noise {row} in {self.path}; got what cannot be read", "Draw the pairs again."
+        ):
+            if self.spec.stored_noise:
+                return torch.from_numpy(self.file["noise"][row])
+            return seed_noise(int(self.seeds[row]), self.spec)
 
     def close(self) -> None:
         """Close the file of this process."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign, foreign_text
 
 __all__ = ["RegionTable", "read_regions"]
 
@@ -101,15 +102,23 @@ def read_regions(path: Path) -> RegionTable:
         raise InputError(
             f"expected a text table of regional volumes; {path} cannot be read ({error})"
         ) from None
+    with foreign(
+        f"expected a text table of regional volumes; {path} cannot be read", "SynthSeg --vol writes one."
+    ):
+        return _table(text, path)
+
+
+def _table(text: str, path: Path) -> RegionTable:
+    """The table in a text, by what its first lines say."""
     if "# ColHeaders" in text:
         return RegionTable.of([(_subject_of(path), _stats(path))])
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     separator = "\t" if lines and "\t" in lines[0] else ","
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
-    if len(rows) < 2 or rows[0][0].lower() not in _SUBJECT_COLUMNS:
+    if len(rows) < 2 or not rows[0] or rows[0][0].lower() not in _SUBJECT_COLUMNS:
         raise InputError(
             f"expected a table whose first column is 'subject' and one row a scan; {path.name} starts with "
-            f"'{rows[0][0] if rows else ''}'. SynthSeg --vol writes one."
+            f"'{rows[0][0][:60] if rows and rows[0] else ''}'. SynthSeg --vol writes one."
         )
     return _long(rows, path) if len(rows[0]) == 3 and rows[0][1].lower() == "region" else _wide(rows, path)
 
@@ -143,7 +152,10 @@ def _long(rows: list[list[str]], path: Path) -> RegionTable:
     if factor is None:
         raise InputError(f"expected the third column of {path.name} to be 'ml' or 'mm3'; got '{rows[0][2]}'")
     table: dict[str, dict[str, float]] = {}
-    for subject, region, value in rows[1:]:
+    for row in rows[1:]:
+        if len(row) != 3:
+            raise InputError(f"expected 3 cells a row in {path.name}; got {len(row)} in that of {row[:1]}")
+        subject, region, value = row
         table.setdefault(subject, {})[region] = _number(value, path, subject) * factor
     return RegionTable.of(table.items())
 
@@ -151,13 +163,15 @@ def _long(rows: list[list[str]], path: Path) -> RegionTable:
 def _stats(path: Path) -> dict[str, float]:
     columns: list[str] = []
     volumes = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in foreign_text(path, "an aseg.stats file").splitlines():
         if line.startswith("# ColHeaders"):
             columns = line.split()[2:]
         elif (
             line.strip() and not line.startswith("#") and "StructName" in columns and "Volume_mm3" in columns
         ):
             cells = line.split()
+            if len(cells) < len(columns):
+                raise InputError(f"expected {len(columns)} columns in {path}; got the line {line[:60]!r}.")
             name = cells[columns.index("StructName")]
             volumes[name] = _number(cells[columns.index("Volume_mm3")], path, name) / 1000.0
     if not volumes:

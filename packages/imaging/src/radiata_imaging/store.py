@@ -24,7 +24,9 @@ import numpy as np
 import torch
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_core.specs import rebuild
+from radiata_imaging.hdf5 import declared_bytes, open_hdf5, whole_array
 from radiata_imaging.preprocess import PreprocessSpec
 from radiata_imaging.store_format import FORMAT, SPLITS, TEXT, decode, encode
 from radiata_imaging.store_writer import Item, StoreWriter
@@ -56,17 +58,14 @@ class Store:
                 else "make it with prepare"
             )
             raise InputError(f"expected a store; got no such file: {self.path}. Check the path, or {hint}.")
-        try:
-            with h5py.File(self.path, "r") as file:
-                self._read_attributes(file)
-        except (OSError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            reason = " ".join(str(error).split())[:100]
-            raise InputError(
-                f"expected a {FORMAT} file; got {self.path}, which is not one or is damaged ({reason}). Make "
-                "it with prepare."
-            ) from None
+        with (
+            foreign(
+                f"expected a {FORMAT} file; got {self.path}, which is not one or is damaged",
+                "Make it with prepare.",
+            ),
+            open_hdf5(self.path) as file,
+        ):
+            self._read_attributes(file)
         if shape is not None and tuple(shape) != self.shape:
             raise InputError(
                 f"expected a store of {times(tuple(shape))} volumes; got {times(self.shape)} in {self.path}. "
@@ -93,10 +92,10 @@ class Store:
         self.covariate_names: tuple[str, ...] = tuple(json.loads(attributes["covariate_names"]))
         self.regions: tuple[str, ...] = tuple(json.loads(attributes["regions"]))
         self.store_id = str(attributes["store_id"])
-        self.covariates: np.ndarray = file["covariates"][()]
-        self.affines: np.ndarray = file["affines"][()]
-        self._volumes: np.ndarray = file["volumes"][()]
-        texts = {name: np.array([str(v) for v in file[name].asstr()[()]], dtype=object) for name in TEXT[:-1]}
+        self.covariates: np.ndarray = whole_array(file["covariates"])
+        self.affines: np.ndarray = whole_array(file["affines"])
+        self._volumes: np.ndarray = whole_array(file["volumes"])
+        texts = {name: np.array(_words(file[name]), dtype=object) for name in TEXT[:-1]}
         self.subjects, self.sessions, self.sources = texts["subjects"], texts["sessions"], texts["sources"]
         self.sha256, self.split = texts["sha256"], texts["split"]
         if file["images"].shape != (len(self.subjects), *self.shape):
@@ -104,6 +103,27 @@ class Store:
                 f"expected images of {times(self.shape)}; got {file['images'].shape} in {self.path}. Prepare "
                 "it again."
             )
+        rows = len(self.subjects)
+        wanted = {
+            "covariates": (rows, len(self.covariate_names)),
+            "affines": (rows, 4, 4),
+            "volumes": (rows, len(self.regions)),
+        }
+        for name, size in wanted.items():
+            if file[name].shape != size or file[name].dtype.kind != "f":
+                raise InputError(
+                    f"expected {name} of {size} numbers; got {file[name]} in {self.path}. Prepare it again."
+                )
+        if any(len(text) != rows for text in texts.values()) or len(file["records"]) != rows:
+            raise InputError(
+                f"expected {rows} rows of each column in {self.path}; got others. Prepare it again."
+            )
+        images = file["images"]
+        if images.dtype != np.uint16:
+            raise InputError(
+                f"expected images of uint16; got {images.dtype} in {self.path}. Prepare it again."
+            )
+        check_declared(2 * int(np.prod(self.shape, dtype=object)), self.path, "one head")
 
     @property
     def volumes(self) -> np.ndarray | None:
@@ -143,11 +163,15 @@ class Store:
 
     def array(self, index: int) -> np.ndarray:
         """Head `index`, float32 (x, y, z) in [−1, 1]."""
-        return decode(self.images[int(index)])
+        with foreign(f"expected head {index} in {self.path}; got what cannot be read", "Prepare it again."):
+            return decode(self.images[int(index)])
 
     def record(self, index: int) -> dict[str, Any]:
         """How head `index` was prepared (`Record.from_dict` reads it); empty where it came from no file."""
-        return json.loads(self.file["records"].asstr()[int(index)])
+        with foreign(
+            f"expected a record of head {index} in {self.path}; got something else", "Prepare it again."
+        ):
+            return dict(json.loads(self.file["records"].asstr()[int(index)]))
 
     def close(self) -> None:
         """Close the file of this process."""
@@ -160,6 +184,12 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _words(column: Any) -> list[str]:
+    """The words of a column."""
+    check_declared(declared_bytes(column), column.file.filename, column.name)
+    return [str(word) for word in column.asstr()[()]]
 
 
 class StoreDataset(torch.utils.data.Dataset):

@@ -17,8 +17,11 @@ import h5py
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.files import read_json
+from radiata_core.foreign_files import foreign
 from radiata_core.runs import atomic_path
 from radiata_core.specs import describe
+from radiata_imaging.hdf5 import open_hdf5, whole_array
 from radiata_imaging.preprocess import PreprocessSpec, canonical_affine
 from radiata_imaging.store_format import FORMAT, OFFSET, SCALE, SPLITS, TEXT, create_images, encode
 from radiata_imaging.volume import times
@@ -117,7 +120,11 @@ class StoreWriter:
         self.parts.mkdir(parents=True, exist_ok=True)
         description = self.parts / "store.json"
         if description.exists():
-            known = json.loads(description.read_text(encoding="utf-8"))
+            known = read_json(description)
+            if not isinstance(known, dict):
+                raise InputError(
+                    f"expected a description of a store in {description}; got another file. Delete {self.parts}."
+                )
             changed = [key for key, value in self._description().items() if known.get(key) != value]
             if changed and restart:
                 shutil.rmtree(self.parts)
@@ -152,11 +159,11 @@ class StoreWriter:
         path = self._part(self.key(item))
         if not path.exists():
             return False
-        with h5py.File(path, "r") as part:
+        with _damaged(path), open_hdf5(path) as part:
             same = part.attrs["split"] == item.split and (
                 measured
                 or all(
-                    np.array_equal(part[name][()], _row(values, names), equal_nan=True)
+                    np.array_equal(whole_array(part[name]), _row(values, names), equal_nan=True)
                     for name, values, names in (
                         ("covariates", item.covariates, self.covariates),
                         ("volumes", item.volumes, self.regions),
@@ -169,8 +176,9 @@ class StoreWriter:
 
     def record(self, item: Item) -> dict[str, Any]:
         """The record kept with an item that is there."""
-        with h5py.File(self._part(self.key(item)), "r") as part:
-            return json.loads(part.attrs["records"])
+        path = self._part(self.key(item))
+        with _damaged(path), open_hdf5(path) as part:
+            return dict(json.loads(part.attrs["records"]))
 
     def __len__(self) -> int:
         return sum(1 for _ in self.parts.glob("*.part.h5"))
@@ -258,8 +266,15 @@ class StoreWriter:
             covariates = np.empty((len(rows), len(self.covariates)), np.float32)
             volumes = np.empty((len(rows), len(self.regions)), np.float32)
             for index, (_, _, path, _) in enumerate(facts):
-                with h5py.File(path, "r") as part:
-                    mask, data = part["images"].id.read_direct_chunk((0, 0, 0, 0))
+                with _damaged(path), open_hdf5(path) as part:
+                    stored = part["images"]
+                    if (
+                        stored.shape != (1, *self.shape)
+                        or stored.dtype != np.uint16
+                        or stored.chunks != stored.shape
+                    ):
+                        raise ValueError(f"an image of {stored.shape}, {stored.dtype}")
+                    mask, data = stored.id.read_direct_chunk((0, 0, 0, 0))
                     images.id.write_direct_chunk((index, 0, 0, 0), data, mask)
                     affines[index], covariates[index] = part["affine"][()], part["covariates"][()]
                     volumes[index] = part["volumes"][()]
@@ -311,9 +326,20 @@ def _row(values: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     return np.array([np.nan if value is None else float(value) for value in chosen], dtype=np.float32)
 
 
+def _damaged(path: Path) -> foreign:
+    """What a part that cannot be gone on with is refused by."""
+    return foreign(
+        f"expected a part of an unfinished store; got {path}, which cannot be read",
+        "Delete it and run again.",
+    )
+
+
 def _facts(path: Path) -> tuple[int, str, Path, dict[str, str]]:
-    with h5py.File(path, "r") as part:
-        return int(part.attrs["order"]), path.name, path, {name: str(part.attrs[name]) for name in TEXT}
+    with _damaged(path), open_hdf5(path) as part:
+        texts = {name: str(part.attrs[name]) for name in TEXT}
+        for text in texts.values():
+            text.encode()  # half a surrogate could be read and not be written
+        return int(part.attrs["order"]), path.name, path, texts
 
 
 def _identity(rows: Sequence[Mapping[str, str]], description: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared
 
 __all__ = ["LayersModel", "read_layers_model"]
 
@@ -53,6 +54,7 @@ def read_layers_model(folder: Path) -> LayersModel:
             "Give the folder of one brainchop model."
         )
     try:
+        check_declared(path.stat().st_size, path, "text")
         described = json.loads(path.read_text(encoding="utf-8"))
         topology = described["modelTopology"]
         topology = topology.get("model_config", topology)
@@ -66,7 +68,16 @@ def read_layers_model(folder: Path) -> LayersModel:
             )
             for group in described["weightsManifest"]
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise InputError(
             f"expected a TensorFlow.js layers model in {path}; it cannot be read ({type(error).__name__}: {error}). "
             "Fetch the file again."
@@ -87,13 +98,14 @@ def _entry(entry: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
     if entry["dtype"] != "float32" or entry.get("quantization"):
         raise ValueError(f"weight {entry['name']} is {entry['dtype']} or quantized; float32 is read")
     shape = tuple(int(n) for n in entry["shape"])
-    if any(n < 1 for n in shape):
+    if any(n < 1 for n in shape) or len(shape) > 8:
         raise ValueError(f"weight {entry['name']} has shape {shape}")
     return str(entry["name"]), shape
 
 
 def _group(files: list[Path], entries: list[tuple[str, tuple[int, ...]]]) -> dict[str, np.ndarray]:
     wanted = 4 * sum(prod(shape) for _, shape in entries)
+    check_declared(wanted, files[0].parent if files else "model.json", "weights")
     found = sum(file.stat().st_size for file in files if file.is_file())
     names = ", ".join(file.name for file in files)
     if found != wanted or not all(file.is_file() for file in files):

@@ -15,10 +15,14 @@ import numpy as np
 import pandas as pd
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_decode.data.reading import Part, Reading, existing_file
 from radiata_decode.data.resized_pictures import named_pictures, picture_files
 from radiata_decode.data.surface_files import load_array
 from radiata_decode.data.tables import read_table
+from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.mat_files import load_mat, mat_shapes
+from radiata_imaging.numpy_files import npz_arrays, npz_shapes
 
 __all__ = ["SUFFIXES", "read_arrays", "read_rows", "read_trials"]
 
@@ -39,7 +43,7 @@ def read_trials(path: Path) -> pd.DataFrame:
         table = pd.read_csv(
             path, dtype={"stimulus": str, "split": str, "category": str}, keep_default_na=False
         )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(
             f"expected comma-separated values in {path}; got something else ({' '.join(str(error).split())})."
         ) from None
@@ -53,11 +57,10 @@ def _arrays_of(path: Path) -> dict[str, tuple[int, ...]]:
     import h5py
 
     if path.suffix == ".npz":
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as opened:
-            return {name: opened[name].shape for name in opened.files if opened[name].ndim == 2}
+        return {name: shape for name, shape in npz_shapes(path).items() if len(shape) == 2}
     if _is_hdf5(path):
         found: dict[str, tuple[int, ...]] = {}
-        with h5py.File(path, "r") as opened:
+        with open_hdf5(path) as opened:
             opened.visititems(
                 lambda name, item: (
                     found.__setitem__(name, item.shape)
@@ -70,11 +73,9 @@ def _arrays_of(path: Path) -> dict[str, tuple[int, ...]]:
             for name, shape in found.items()
             if not name.startswith("#")
         }
-    from scipy.io import whosmat
-
     return {
         name: shape
-        for name, shape, kind in whosmat(path)
+        for name, shape, kind in mat_shapes(path)
         if len(shape) == 2 and kind not in ("char", "cell", "struct")
     }
 
@@ -103,6 +104,8 @@ def open_rows(path: Path, key: str | None = None) -> tuple[str | None, tuple[int
     else:
         try:
             found = _arrays_of(path)
+        except InputError:
+            raise
         except Exception as error:  # zip, HDF5 and MATLAB files break in ways of their own
             raise InputError(
                 f"expected arrays in {path}; got what cannot be read ({' '.join(str(error).split())[:120]}). Save it again."
@@ -125,37 +128,40 @@ def open_rows(path: Path, key: str | None = None) -> tuple[str | None, tuple[int
 
 
 def _text(path: Path) -> np.ndarray:
-    try:
+    with foreign(f"expected a table of numbers in {path}; got something else", "Save it again."):
+        check_declared(path.stat().st_size, path)
         table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", header=None, comment="#")
         if not all(pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes):
             table = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", comment="#")
         return table.to_numpy(np.float32)
-    except (UnicodeDecodeError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(
-            f"expected a table of numbers in {path}; got something else ({' '.join(str(error).split())[:120]})."
-        ) from None
 
 
 def read_rows(path: Path, key: str | None, start: int, stop: int) -> np.ndarray:
-    """Some rows, (trial, voxel) float32; `key` as `open_rows` gave it."""
-    import h5py
+    """Some rows, (trial, voxel) float32; `key` as `open_rows` gave it.
 
+    Raises:
+        InputError: they cannot be read.
+    """
+    with foreign(f"expected rows {start} to {stop} of responses in {path}; got what cannot be read"):
+        return _rows(path, key, start, stop)
+
+
+def _rows(path: Path, key: str | None, start: int, stop: int) -> np.ndarray:
+    """The same, with what each format raises."""
     if path.suffix == ".npy":
         return np.array(load_array(path, lazy=True)[start:stop], np.float32)
     if path.suffix in (".csv", ".tsv"):
         return _text(path)[start:stop]
     if _is_hdf5(path):
-        with h5py.File(path, "r") as opened:
+        with open_hdf5(path) as opened:
             stored = opened[key]
             return np.asarray(
                 stored[:, start:stop].T if path.suffix == ".mat" else stored[start:stop], np.float32
             )
+    name = str(key)
     if path.suffix == ".npz":
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return np.asarray(archive[key][start:stop], np.float32)
-    from scipy.io import loadmat
-
-    return np.asarray(loadmat(path, variable_names=[key])[key][start:stop], np.float32)
+        return np.asarray(npz_arrays(path, (name,))[name][start:stop], np.float32)
+    return np.asarray(load_mat(path, [name])[name][start:stop], np.float32)
 
 
 def read_arrays(

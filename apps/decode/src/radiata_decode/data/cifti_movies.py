@@ -30,8 +30,10 @@ import numpy as np
 import pandas as pd
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 from radiata_decode.data.lag_windows import gather, lag_windows
 from radiata_decode.data.reading import Part, Reading, existing_folder
+from radiata_imaging.declared_images import check_image
 
 __all__ = [
     "CORTEX_ROWS",
@@ -99,13 +101,9 @@ def film_runs(folder: Path) -> list[RunFile]:
 def _open(path: Path) -> Any:
     import nibabel
 
-    try:
+    with foreign(f"expected a CIFTI series in {path}; got what cannot be read"):
+        check_image(path)
         image = nibabel.load(path)
-    except Exception as error:  # each format of nibabel has its own
-        raise InputError(
-            f"expected a CIFTI series in {path}; got what cannot be read "
-            f"({' '.join(str(error).split())[:120]}). Copy it again."
-        ) from None
     if len(getattr(image, "shape", ())) != 2:
         raise InputError(
             f"expected a CIFTI series (time, row) in {path}; got shape {getattr(image, 'shape', None)}."
@@ -119,6 +117,11 @@ def cortex(path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     Raises:
         InputError: not CIFTI, or no cortex in it.
     """
+    with foreign(f"expected brain models in {path}; got what cannot be read"):
+        return _cortex(path)
+
+
+def _cortex(path: Path) -> tuple[np.ndarray, pd.DataFrame]:
     import nibabel
 
     image = _open(path)
@@ -162,7 +165,7 @@ class CortexSeries:
         """
         try:
             return np.asarray(_open(self.path).dataobj[volumes], np.float32)[:, rows]
-        except (OSError, EOFError, ValueError) as error:
+        except Exception as error:  # nibabel raises what the bytes happen to mean
             raise InputError(
                 f"expected {self.shape[0]} volumes in {self.path}; got a file that is cut short ({error}). Copy it again."
             ) from None
@@ -174,6 +177,11 @@ def cortex_series(path: Path) -> CortexSeries:
     Raises:
         InputError: not a CIFTI series.
     """
+    with foreign(f"expected a series axis in {path}; got what cannot be read"):
+        return _timed(path)
+
+
+def _timed(path: Path) -> CortexSeries:
     image = _open(path)
     axis = image.header.get_axis(0) if hasattr(image.header, "get_axis") else None
     unit = {"MILLISECOND": 1e-3}.get(getattr(axis, "unit", ""), 1.0)

@@ -23,6 +23,8 @@ import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 
 __all__ = ["DECODED", "Decoded", "read_decoded", "write_decoded"]
 
@@ -105,24 +107,22 @@ def read_decoded(path: Path) -> Decoded:
         raise InputError(
             f"expected a decoded file; got no such file: {path}. Make it with `radiata-decode decode`."
         )
-    try:
-        with h5py.File(path, "r") as opened:
-            form = opened.attrs.get("format")
-            names = [word.decode() for word in opened["stimulus"][()]] if form == _FORMAT else []
-            arrays = {name: opened[name][()] for name in DECODED if name in opened}
-            route, split = str(opened.attrs.get("route", "")), str(opened.attrs.get("split", ""))
-            words = opened["probabilities"].attrs["categories"] if "probabilities" in opened else ()
-    except (OSError, KeyError) as error:
-        raise InputError(
-            f"expected an HDF5 file; got {path}, which cannot be read ({' '.join(str(error).split())}). Decode again."
-        ) from None
+    with (
+        foreign(f"expected an HDF5 file; got {path}, which cannot be read", "Decode again."),
+        open_hdf5(path, whole=True) as opened,
+    ):
+        form = opened.attrs.get("format")
+        names = [word.decode() for word in opened["stimulus"][()]] if form == _FORMAT else []
+        arrays = {name: opened[name][()] for name in DECODED if name in opened}
+        route, split = str(opened.attrs.get("route", "")), str(opened.attrs.get("split", ""))
+        words = _words(opened["probabilities"].attrs["categories"] if "probabilities" in opened else ())
     if form != _FORMAT:
         raise InputError(
             f"expected a file of format {_FORMAT}; got {form} in {path}. Make it with `radiata-decode decode`."
         )
     for name, array in arrays.items():
         _check(name, array, len(names))
-    return Decoded(names, arrays, route, split, _words(words))
+    return Decoded(names, arrays, route, split, words)
 
 
 def _words(words: Sequence[str | bytes] | np.ndarray) -> tuple[str, ...]:

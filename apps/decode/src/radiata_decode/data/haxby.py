@@ -15,6 +15,7 @@ References:
     M. Hanke et al. (2009). PyMVPA: a Python toolbox for multivariate pattern analysis of fMRI data. Neuroinformatics 7.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -24,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign, foreign_text
 from radiata_decode.data.reading import Part, Reading, existing_file, existing_folder
 from radiata_decode.data.volumes import masked_series, read_mask, series_length, voxel_positions
 
@@ -99,19 +101,19 @@ def read_category_runs(folder: Path, mask: Path | None = None) -> CategoryRuns:
 
 
 def _attributes(path: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in foreign_text(path, "labels and runs").splitlines() if line.strip()]
     if lines and lines[0][:1] == ["labels"]:
         lines = lines[1:]
     if len(lines) != count:
         raise InputError(
             f"expected one line of {path} for each of {count} volumes; got {len(lines)}. Is a run missing?"
         )
-    if any(len(line) != 2 or not line[1].isdigit() for line in lines):
+    if any(len(line) != 2 or not re.fullmatch("[0-9]{1,9}", line[1]) for line in lines):
         raise InputError(
             f"expected a label and the number of a run in each line of {path}; got something else."
         )
     words = [line[0] for line in lines]
-    if all(word.isdigit() for word in words):
+    if all(re.fullmatch("[0-9]{1,9}", word) for word in words):
         if max(map(int, words)) >= len(CATEGORIES):
             raise InputError(
                 f"expected labels 0 to {len(CATEGORIES) - 1} in {path}; got {max(map(int, words))}. Write names."
@@ -138,7 +140,11 @@ def _openfmri(folder: Path, mask: Path | None) -> CategoryRuns:
         label = np.full(len(series[-1]), "rest", dtype=object)
         for file in sorted((folder / "model" / "model001" / "onsets" / run.name).glob("cond*.txt")):
             read.append(file)
-            for onset, duration, *_ in np.loadtxt(file, ndmin=2):
+            with foreign(f"expected onsets and durations in {file}; got something else"):
+                rows = np.loadtxt(file, ndmin=2)
+                if rows.size and (rows.shape[1] < 2 or not np.isfinite(rows[:, :2]).all()):
+                    raise ValueError(f"{rows.shape[1]} columns, or no numbers")
+            for onset, duration, *_ in rows:
                 times = np.arange(len(label)) * repetition
                 label[(times >= onset - 1e-6) & (times < onset + max(duration, repetition) - 1e-6)] = (
                     names.get(file.stem, file.stem)
@@ -174,7 +180,7 @@ def _filled(label: np.ndarray) -> np.ndarray:
 
 def _conditions(folder: Path) -> dict[str, str]:
     key = folder.parent / "models" / "model001" / "condition_key.txt"
-    lines = key.read_text(encoding="utf-8").splitlines() if key.is_file() else []
+    lines = foreign_text(key, "names of conditions").splitlines() if key.is_file() else []
     return {words[1]: "_".join(words[2:]) for line in lines if len(words := line.split()) > 2}
 
 

@@ -24,10 +24,12 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 from radiata_decode.data.gabor_energy import gabor_energy, luminance
 from radiata_decode.data.motion_energy import MotionEnergy
 from radiata_decode.data.optical_flow import grid_flow, optical_flow
 from radiata_decode.data.stimuli import Stimuli
+from radiata_imaging.numpy_files import npy_array
 
 __all__ = [
     "SPACES",
@@ -142,19 +144,15 @@ def read_features(path: Path, count: int) -> np.ndarray:
     """
     if not path.is_file():
         raise InputError(f"expected a file of features; got no such file: {path}. Check the path.")
-    try:
+    with foreign(f"expected numbers in {path}; it cannot be read", "Compute them again."):
         if path.suffix == ".npy":
-            values = np.load(path, mmap_mode="r", allow_pickle=False)
+            values = npy_array(path)
         else:
-            import h5py
+            from radiata_imaging.hdf5 import open_hdf5, whole_array
 
-            with h5py.File(path, "r") as opened:
+            with open_hdf5(path) as opened:
                 key = "features" if "features" in opened else next(iter(opened), None)
-                values = opened[key][()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"expected numbers in {path}; it cannot be read ({' '.join(str(error).split())[:120]})."
-        ) from None
+                values = np.asarray(whole_array(opened[key]))
     if values.ndim < 2 or len(values) != count or not np.issubdtype(values.dtype, np.number):
         raise InputError(
             f"expected features of {count} rows, one for each row of stimuli.tsv, in {path}; got {values.shape}."

@@ -21,6 +21,7 @@ import pandas as pd
 
 from radiata_core.errors import InputError
 from radiata_decode.data.tables import read_table
+from radiata_imaging.mat_files import load_mat
 
 __all__ = ["SHARED", "TRIALS", "picture_name", "picture_row", "read_design"]
 
@@ -61,8 +62,16 @@ def read_design(root: Path, subject: int) -> tuple[pd.DataFrame, Path]:
     )
 
 
+_COLUMNS = ("SESSION", "RUN", "TRIAL", "73KID", "10KID")
+
+
 def _from_table(path: Path) -> pd.DataFrame:
-    table = read_table(path, ("SESSION", "RUN", "TRIAL", "73KID", "10KID"))
+    table = read_table(path, _COLUMNS)
+    for name in _COLUMNS:
+        if not pd.api.types.is_numeric_dtype(table[name]) or not (table[name].abs() < 10**9).all():
+            raise InputError(
+                f"expected whole numbers in {name} of {path}; got something else. Fetch it again."
+            )
     table = table.sort_values(["SESSION", "RUN", "TRIAL"], kind="stable")
     return _trials(
         table["73KID"].to_numpy() - 1,
@@ -73,12 +82,12 @@ def _from_table(path: Path) -> pd.DataFrame:
 
 
 def _from_matlab(path: Path, subject: int) -> pd.DataFrame:
-    from scipy.io import loadmat
-
     try:
-        stored = loadmat(path, variable_names=["masterordering", "subjectim"])
+        stored = load_mat(path, ["masterordering", "subjectim"])
         order = np.asarray(stored["masterordering"]).reshape(-1).astype(np.int64)
         pictures = np.asarray(stored["subjectim"]).astype(np.int64)[subject - 1][order - 1] - 1
+    except InputError:
+        raise
     except Exception as error:  # a broken .mat file raises what its bytes happen to mean
         raise InputError(
             f"expected masterordering and subjectim (8 × 10000) in {path}; got something else ({error}). Fetch it again."

@@ -13,12 +13,14 @@ References:
     Cortex 25 (`Kastner2015`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign_text
 
 __all__ = ["COLLECTIONS", "JOINED", "read_ctab", "region_columns"]
 
@@ -54,11 +56,11 @@ def read_ctab(path: Path) -> dict[int, str]:
         InputError: a line that is not a number and a name.
     """
     found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in foreign_text(path, "a colour table").splitlines():
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) < 2 or not words[0].lstrip("-").isdigit():
+        if len(words) < 2 or not re.fullmatch(r"-?[0-9]{1,9}", words[0]):
             raise InputError(f"expected a number and a name in each line of {path}; got {line[:60]!r}.")
         if int(words[0]) > 0:
             found[int(words[0])] = words[1]

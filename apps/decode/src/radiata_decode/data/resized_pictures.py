@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_decode.data.reading import existing_folder, natural_order
 from radiata_decode.data.stimuli import StimulusArrays
+from radiata_imaging.hdf5 import open_hdf5
 
 __all__ = ["PictureFiles", "ResizedRows", "named_pictures", "picture_files", "resized"]
 
@@ -66,17 +68,17 @@ class ResizedRows:
         return np.dtype(np.uint8)
 
     def __getitem__(self, which: slice) -> np.ndarray:
-        import h5py
-
         unique, back = np.unique(np.asarray(self.rows)[which], return_inverse=True)
         try:
-            with h5py.File(self.file, "r") as opened:
+            with open_hdf5(self.file) as opened:
                 stored = opened[self.dataset]
                 found = np.concatenate(
                     [resized(stored[int(row) : int(row) + 1], self.size) for row in unique]
                     or [np.empty((0, self.size, self.size, 3), np.uint8)]
                 )
-        except (OSError, KeyError, ValueError) as error:
+        except InputError:
+            raise
+        except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise InputError(
                 f"expected pictures {self.dataset} in {self.file}; got what cannot be read ({error}). Copy it again."
             ) from None
@@ -109,8 +111,12 @@ class PictureFiles:
 
 def _read(path: Path) -> np.ndarray:
     import cv2
+    from PIL import Image
 
-    found = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    with foreign(f"expected a picture in {path}; got what cannot be read", "Replace it."):
+        with Image.open(path) as opened:  # the header alone
+            check_declared(3 * opened.width * opened.height, path, "pixels")
+        found = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if found is None:
         raise InputError(f"expected a picture in {path}; got what cannot be read. Replace it.")
     return np.ascontiguousarray(found[:, :, ::-1])

@@ -22,8 +22,10 @@ import pandas as pd
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_decode.data.stored_rows import stored_rows
 from radiata_decode.data.tables import read_table, write_table
+from radiata_imaging.hdf5 import open_hdf5
 
 __all__ = [
     "KINDS",
@@ -129,14 +131,21 @@ class Stimuli:
                 "Prepare the subject with them."
             )
         rows = self.rows(ids)
-        with h5py.File(self.folder / "stimuli.h5", "r") as opened:
-            stored = opened[kind]
-            if LINK not in stored.attrs:
-                return stored_rows(stored, rows, KINDS[kind][0])
-            link = _link_of(stored)
-        _linked(link)
-        with h5py.File(link.file, "r") as other:
-            return stored_rows(other[link.dataset], link.rows[rows], KINDS[kind][0])
+        check_declared(
+            np.dtype(KINDS[kind][0]).itemsize * len(rows) * int(np.prod(self.shapes[kind][1:], dtype=object)),
+            self.folder / "stimuli.h5",
+        )
+        with foreign(
+            f"expected {kind} in {self.folder / 'stimuli.h5'}; got what cannot be read", "Prepare them again."
+        ):
+            with open_hdf5(self.folder / "stimuli.h5") as opened:
+                stored = opened[kind]
+                if LINK not in stored.attrs:
+                    return stored_rows(stored, rows, KINDS[kind][0])
+                link = _link_of(stored)
+            _linked(link)
+            with open_hdf5(link.file) as other:
+                return stored_rows(other[link.dataset], link.rows[rows], KINDS[kind][0])
 
 
 def read_stimuli(folder: Path) -> Stimuli:
@@ -152,16 +161,14 @@ def read_stimuli(folder: Path) -> Stimuli:
             f"expected stimuli.h5 and stimuli.tsv in {folder}; got none. Prepare the subject with its stimuli."
         )
     table = read_table(folder / "stimuli.tsv", ("stimulus",))
-    try:
-        with h5py.File(file, "r") as opened:
-            form = opened.attrs.get("format")
-            rate = opened.attrs.get("frames_per_s")
-            shapes = {kind: _shape(opened[kind]) for kind in KINDS if kind in opened}
-    except OSError as error:
-        raise InputError(
-            f"expected an HDF5 file; got {file}, which cannot be read ({' '.join(str(error).split())}). Was it cut "
-            "short? Copy or prepare it again."
-        ) from None
+    with foreign(
+        f"expected an HDF5 file; got {file}, which cannot be read",
+        "Was it cut short? Copy or prepare it again.",
+    ), open_hdf5(file) as opened:
+        form = opened.attrs.get("format")
+        given = opened.attrs.get("frames_per_s")
+        rate = None if given is None else float(given)
+        shapes = {kind: _shape(opened[kind]) for kind in KINDS if kind in opened}
     if form != FORMAT:
         raise InputError(f"expected stimuli of format {FORMAT} in {file}; got {form}. Prepare them again.")
     for kind, shape in shapes.items():
@@ -170,7 +177,12 @@ def read_stimuli(folder: Path) -> Stimuli:
                 f"expected {shape[0]} rows in {folder / 'stimuli.tsv'}, as many as {kind}; got {len(table)}. Prepare again."
             )
     _check_names(table, str(folder / "stimuli.tsv"))
-    return Stimuli(folder, table, shapes, None if rate is None else float(rate))
+    for kind, shape in shapes.items():
+        if len(shape) != KINDS[kind][1]:
+            raise InputError(
+                f"expected {kind} of {KINDS[kind][1]} axes in {file}; got {shape}. Prepare them again."
+            )
+    return Stimuli(folder, table, shapes, rate)
 
 
 def write_stimuli(
@@ -249,10 +261,10 @@ def _check_array(kind: str, array: Any, count: int) -> None:
 
 def _linked(link: LinkedRows) -> tuple[tuple[int, ...], np.dtype]:
     try:
-        with h5py.File(link.file, "r") as opened:
+        with open_hdf5(link.file) as opened:
             stored = opened[link.dataset]
             shape, dtype = tuple(stored.shape), np.dtype(stored.dtype)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise InputError(
             f"expected a dataset {link.dataset} in {link.file}; it cannot be read ({' '.join(str(error).split())}). "
             "Has it moved?"

@@ -26,10 +26,12 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import read_json, sha256
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_decode.data.stored_rows import stored_rows
 from radiata_decode.data.subject_tables import ROI, SPLITS, TRIAL_COLUMNS, checked_trials, checked_voxels
 from radiata_decode.data.subject_writer import FORMAT, SubjectWriter, write_subject
 from radiata_decode.data.tables import read_table
+from radiata_imaging.hdf5 import open_hdf5
 
 __all__ = ["SPLITS", "Subject", "SubjectWriter", "check_dataset", "read_subject", "write_subject"]
 
@@ -65,6 +67,7 @@ class Subject:
         """
         wanted = _indices(rows, len(self.trials), "trials")
         kept = _indices(voxels, len(self.voxels), "voxels")
+        check_declared(4 * len(wanted) * len(kept), self.folder / "responses.h5")
         result = np.empty((len(wanted), len(kept)), np.float32)
         start = 0
         for block in self.blocks(wanted, kept):
@@ -211,15 +214,13 @@ def read_subject(folder: Path) -> Subject:
 def _stored_shape(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise InputError(f"expected responses in {path}; got no such file. Prepare the subject again.")
-    try:
-        with h5py.File(path, "r") as opened:
-            form, stored = opened.attrs.get("format"), opened.get("responses")
-            shape = None if stored is None else tuple(stored.shape)
-    except OSError as error:
-        raise InputError(
-            f"expected an HDF5 file; got {path}, which cannot be read ({' '.join(str(error).split())}). Was it cut "
-            "short? Copy or prepare it again."
-        ) from None
+    with foreign(
+        f"expected an HDF5 file; got {path}, which cannot be read",
+        "Was it cut short? Copy or prepare it again.",
+    ), open_hdf5(path) as opened:
+        form, stored = opened.attrs.get("format"), opened.get("responses")
+        numbers = isinstance(stored, h5py.Dataset) and stored.dtype.kind == "f"
+        shape = tuple(stored.shape or ()) if numbers else None
     if form != FORMAT or shape is None or len(shape) != 2:
         raise InputError(
             f"expected responses (trial, voxel) of format {FORMAT} in {path}; got format {form}, shape {shape}. Prepare the "

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 from radiata_decode.data.reading import existing_file
+from radiata_imaging.declared_images import check_gifti, check_image
+from radiata_imaging.numpy_files import npy_array
 
 __all__ = ["SURFACES", "load_array", "surface_length", "surface_series", "surface_values", "volume_interval"]
 
@@ -30,13 +33,11 @@ def _open(path: Path) -> Any:
     import nibabel
 
     existing_file(path, "values on a surface")
-    try:
+    with foreign(f"expected values on a surface in {path}; got what cannot be read"):
+        check_image(path)
+        if path.name.lower().endswith(".gii"):
+            check_gifti(path)
         return nibabel.load(path)
-    except Exception as error:  # each format of nibabel has its own
-        raise InputError(
-            f"expected values on a surface in {path}; got what cannot be read "
-            f"({' '.join(str(error).split())[:120]}). Copy it again."
-        ) from None
 
 
 def surface_length(path: Path) -> tuple[int, int]:
@@ -78,6 +79,7 @@ def _mgh(path: Path, values: bool = False) -> tuple[tuple[int, ...], np.ndarray]
 
     existing_file(path, "values on a surface")
     try:
+        check_image(path)
         with ImageOpener(str(path), "rb") as stream:
             header = MGHHeader.from_fileobj(stream)
             shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
@@ -86,6 +88,8 @@ def _mgh(path: Path, values: bool = False) -> tuple[tuple[int, ...], np.ndarray]
             size = int(np.prod(shape)) * dtype.itemsize
             stream.seek(header.get_data_offset())
             content = stream.read(size)
+    except InputError:
+        raise
     except Exception as error:  # a broken header raises what its bytes happen to mean
         raise InputError(
             f"expected values on a surface in {path}; got what cannot be read ({' '.join(str(error).split())[:120]}). "
@@ -116,6 +120,11 @@ def surface_values(path: Path, vertices: int) -> np.ndarray:
 def volume_interval(path: Path) -> float:
     """Seconds between the arrays of a GIFTI file, 0 if it does not say."""
     image = _open(path)
+    with foreign(f"expected a TimeStep in ms, or none, in {path}; got something else"):
+        return _step(image)
+
+
+def _step(image: Any) -> float:
     step = (
         dict(getattr(image.darrays[0], "meta", {}) or {}).get("TimeStep")
         if getattr(image, "darrays", None)
@@ -126,7 +135,10 @@ def volume_interval(path: Path) -> float:
 
 def _gifti(image: Any, path: Path) -> np.ndarray:
     arrays = [array.data for array in getattr(image, "darrays", [])]
-    if not arrays or any(array.shape != arrays[0].shape for array in arrays):
+    if not arrays or any(
+        array is None or array.ndim < 1 or array.dtype.kind not in "fiu" or array.shape != arrays[0].shape
+        for array in arrays
+    ):
         raise InputError(
             f"expected arrays of one length in {path}; got {len(arrays)}. Is it a surface, not its data?"
         )
@@ -142,19 +154,8 @@ def load_array(path: Path, lazy: bool = False) -> np.ndarray:
         InputError: no such file, not numbers, or one that is cut short.
     """
     existing_file(path, "an array")
-    try:
-        with path.open("rb") as stream:  # numpy's own `load` leaves a broken file open
-            if stream.read(6) != b"\x93NUMPY":
-                raise ValueError("it does not begin as a .npy file does")
-            stream.seek(0)
-            found = None if lazy else np.lib.format.read_array(stream, allow_pickle=False)
-        if found is None:
-            found = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(
-            f"expected an array of numbers in {path}; got what cannot be read "
-            f"({' '.join(str(error).split())[:120]}). Save it again."
-        ) from None
+    with foreign(f"expected an array of numbers in {path}; got what cannot be read", "Save it again."):
+        found = npy_array(path, lazy=lazy)
     if not isinstance(found, np.ndarray) or not np.issubdtype(found.dtype, np.number):
         raise InputError(
             f"expected an array of numbers in {path}; got {getattr(found, 'dtype', 'an archive')}."

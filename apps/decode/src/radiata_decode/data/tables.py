@@ -13,6 +13,7 @@ import pandas as pd
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import check_declared, foreign
 
 __all__ = ["TEXT", "check_columns", "read_table", "write_table"]
 
@@ -56,12 +57,9 @@ def read_table(path: Path, needed: tuple[str, ...] = ()) -> pd.DataFrame:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"expected the table {path}; got no such file. Check the path.")
-    try:
+    with foreign(f"expected a table in UTF-8 in {path}; got something else", "Write it again."):
+        check_declared(path.stat().st_size, path)
         lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"expected a table in UTF-8 in {path}; got something else ({error}). Write it again."
-        ) from None
     header = lines[0].split("\t") if lines[0] else []
     check_columns(header, needed, str(path))
     rows = [line.split("\t") for line in lines[1:] if line]
@@ -88,7 +86,7 @@ def _typed(name: str, words: pd.Series) -> pd.Series:
         return words.mask(missing, "")
     try:
         return pd.to_numeric(words.mask(missing))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return words.mask(missing, "")
 
 

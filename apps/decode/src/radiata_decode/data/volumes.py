@@ -12,7 +12,6 @@ References:
     NIfTI-1, https://nifti.nimh.nih.gov/nifti-1: scl_slope and scl_inter; positions are RAS+ mm of the voxel's centre.
 """
 
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,10 @@ import numpy as np
 import pandas as pd
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_decode.data.reading import existing_file
+from radiata_imaging.declared_images import check_image
+from radiata_imaging.hdf5 import open_hdf5
 
 __all__ = [
     "check_affine",
@@ -46,13 +48,9 @@ def open_volume(path: Path, what: str) -> Any:
     import nibabel
 
     existing_file(path, what)
-    try:
+    with foreign(f"expected {what}, a NIfTI image; got {path}, which cannot be read"):
+        check_image(path)
         image = nibabel.load(path)
-    except Exception as error:  # each format of nibabel has its own
-        raise InputError(
-            f"expected {what}, a NIfTI image; got {path}, which cannot be read ({' '.join(str(error).split())[:120]}). "
-            "Copy it again."
-        ) from None
     if not isinstance(image, nibabel.Nifti1Image):
         raise InputError(f"expected {what}, a NIfTI image; got {path}, another format. Convert it to NIfTI.")
     return image
@@ -70,7 +68,7 @@ def volume_values(path: Path, what: str) -> np.ndarray:
         raise InputError(f"expected {what} as one volume (x, y, z); got {image.shape} in {path}.")
     try:
         return np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except Exception as error:  # nibabel raises what the bytes happen to mean
         raise _cut_short(path, what, error) from None
 
 
@@ -137,11 +135,12 @@ def masked_series(path: Path, inside: np.ndarray, what: str = "responses") -> np
     """
     grid, count, _ = series_length(path, what)
     check_grid(path, grid, inside.shape, what)
+    check_declared(4 * count * int(inside.sum()), path, "masked series")
     result = np.empty((count, int(inside.sum())), np.float32)
     try:
         for row, volume in enumerate(_volumes(path)):
             result[row] = volume[inside]
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except Exception as error:  # nibabel raises what the bytes happen to mean
         raise _cut_short(path, what, error) from None
     return result
 
@@ -180,12 +179,13 @@ def hdf5_series(path: Path, dataset: str, inside: np.ndarray, what: str = "respo
     Raises:
         InputError: no such dataset, another grid, a broken file.
     """
-    import h5py
-
     try:
-        with h5py.File(path, "r") as opened:
+        with open_hdf5(path) as opened:
             stored = opened[dataset]
+            if stored.ndim != 4 or stored.dtype.kind not in "fiu":
+                raise ValueError(f"{stored.dtype} of {stored.ndim} axes")
             check_grid(path, stored.shape[:0:-1], inside.shape, what)
+            check_declared(4 * stored.shape[0] * int(inside.sum()), path, "masked series")
             order = np.full(inside.shape, -1, np.int64)
             order[inside] = np.arange(inside.sum())
             result = np.empty((stored.shape[0], int(inside.sum())), np.float32)
@@ -193,7 +193,9 @@ def hdf5_series(path: Path, dataset: str, inside: np.ndarray, what: str = "respo
                 xs = np.flatnonzero(inside[:, y, z])
                 for run in np.split(xs, np.flatnonzero(np.diff(xs) != 1) + 1):
                     result[:, order[run, y, z]] = stored[:, z, y, int(run[0]) : int(run[-1]) + 1]
-    except (OSError, KeyError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # HDF5 raises what the bytes happen to mean
         raise _cut_short(path, what, error) from None
     return result
 
@@ -204,13 +206,11 @@ def hdf5_length(path: Path, dataset: str, what: str = "responses") -> tuple[tupl
     Raises:
         InputError: no such dataset, or a broken file.
     """
-    import h5py
-
     existing_file(path, what)
     try:
-        with h5py.File(path, "r") as opened:
-            shape = opened[dataset].shape
-    except (OSError, KeyError) as error:
+        with open_hdf5(path) as opened:
+            shape = tuple(opened[dataset].shape)
+    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
         raise _cut_short(path, what, error) from None
     if len(shape) < 2:
         raise InputError(f"expected {what} as (trial, z, y, x) in {path}; got {shape}.")

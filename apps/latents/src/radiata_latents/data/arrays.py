@@ -11,7 +11,6 @@ Only `counts` has to be there, and the width of a bin, in the file or beside it.
 (`trial time neuron` in any order), and a coordinate `time` gives the width.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,9 @@ import numpy as np
 import xarray as xr
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
+from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.numpy_files import npy_array, npz_arrays
 from radiata_latents.data.population import FORMAT, load_population, population
 from radiata_latents.data.submission import check_unit
 
@@ -56,6 +58,12 @@ def load_arrays(path: Path, bin_s: float | None = None, *, drop_silent: bool = F
     found = _numpy(path) if path.suffix in (".npz", ".npy") else _hdf5(path)
     if isinstance(found, xr.Dataset):
         return found
+    with foreign(f"expected arrays of numbers that fit together in {path}; got others", "Write them again."):
+        return _assembled(found, path, bin_s, drop_silent)
+
+
+def _assembled(found: Mapping[str, Any], path: Path, bin_s: float | None, drop_silent: bool) -> xr.Dataset:
+    """A population out of arrays by any of their names."""
     arrays = {_OTHER_NAMES.get(name, name): value for name, value in found.items()}
     if "counts" not in arrays:
         raise InputError(
@@ -105,34 +113,26 @@ def _population(arrays: dict[str, Any], bin_s: float, source: str, drop_silent: 
 
 
 def _numpy(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"counts": loaded}
-            return {name: loaded[name] for name in loaded.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"expected arrays of numbers; got {path}, which cannot be read ({error}). Save it again with numpy.savez."
-        ) from error
+    with foreign(
+        f"expected arrays of numbers; got {path}, which cannot be read", "Save it again with numpy.savez."
+    ):
+        return {"counts": npy_array(path)} if path.suffix == ".npy" else npz_arrays(path)
 
 
 def _hdf5(path: Path) -> dict[str, Any] | xr.Dataset:
     """Arrays of an HDF5 or netCDF file; the population itself if it is one of ours."""
     with path.open("rb") as stream:
         classic = stream.read(4) in (b"CDF\x01", b"CDF\x02")  # netCDF 3
-    try:
-        if not classic:
-            with h5py.File(path, "r") as file:
+    with foreign(f"expected arrays; got {path}, which cannot be read"):
+        if classic:
+            check_declared(path.stat().st_size, path)
+        else:
+            with open_hdf5(path, whole=True) as file:
                 named = any("DIMENSION_LIST" in item.attrs for item in file.values())
                 if not named:
                     return {name: item[()] for name, item in file.items() if isinstance(item, h5py.Dataset)}
         with xr.open_dataset(path, engine="scipy" if classic else "h5netcdf", decode_times=False) as opened:
             dataset = opened.load()
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise InputError(
-            f"expected arrays; got {path}, which cannot be read ({error}). Copy it again."
-        ) from error
     return load_population(path) if dataset.attrs.get("format") == FORMAT else _named(dataset, path.name)
 
 

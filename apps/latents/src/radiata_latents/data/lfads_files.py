@@ -28,6 +28,8 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_latents.data.population import heldin_first, population
 from radiata_latents.data.submission import check_unit
 
@@ -53,6 +55,14 @@ def load_lfads(path: Path, bin_s: float | None = None, *, drop_silent: bool = Fa
         InputError: no such file, a broken one, missing keys, parts that do not fit, truth in another unit.
     """
     found = _read(Path(path))
+    with foreign(f"expected arrays of an LFADS file in {path}; got others", "Write the file again."):
+        return _assembled(found, Path(path), bin_s, drop_silent)
+
+
+def _assembled(
+    found: Mapping[str, np.ndarray], path: Path, bin_s: float | None, drop_silent: bool
+) -> xr.Dataset:
+    """The population of the arrays of a file."""
     if not is_lfads(set(found)):
         raise InputError(
             f"expected train_data or train_encod_data in {Path(path).name}; got {', '.join(sorted(found)[:8])}. Is it an "
@@ -82,13 +92,8 @@ def load_lfads(path: Path, bin_s: float | None = None, *, drop_silent: bool = Fa
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"expected an LFADS file; got no such file: {path}. Check the path.")
-    try:
-        with h5py.File(path, "r") as file:
-            return {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset)}
-    except (OSError, RuntimeError) as error:
-        raise InputError(
-            f"expected HDF5; got {path}, which cannot be read ({error}). Copy it again."
-        ) from error
+    with foreign(f"expected HDF5; got {path}, which cannot be read"), open_hdf5(path, whole=True) as file:
+        return {key: item[()] for key, item in file.items() if isinstance(item, h5py.Dataset)}
 
 
 def _run_manager(found: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
+from radiata_imaging.mat_files import load_mat
 from radiata_latents.data.recordings import Recording, Trace
 
 __all__ = ["read_matlab", "read_positions"]
@@ -35,26 +37,29 @@ def read_matlab(path: Path, variable: str = "spikes") -> Recording:
     Raises:
         InputError: no such file or variable, another version of the format, nothing that looks like spike times.
     """
-    from scipy.io import loadmat
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"expected a .mat file; got no such file: {path}. Check the path.")
-    try:
-        found = loadmat(path, squeeze_me=False)
-    except NotImplementedError as error:
-        raise InputError(
-            f"expected a .mat file before version 7.3; {path} is HDF5. Save it with -v7."
-        ) from error
-    except Exception as error:  # scipy raises many kinds for broken files
-        raise InputError(
-            f"expected a .mat file; got {path}, which cannot be read ({error}). Copy it again."
-        ) from error
+    with foreign(f"expected a .mat file; got {path}, which cannot be read"):
+        try:
+            found = load_mat(path)
+        except NotImplementedError:
+            raise InputError(
+                f"expected a .mat file before version 7.3; {path} is HDF5. Save it with -v7."
+            ) from None
     if variable not in found:
         names = sorted(name for name in found if not name.startswith("__"))
         raise InputError(f"expected a variable {variable!r} in {path.name}; there are {', '.join(names)}.")
+    with foreign(
+        f"expected spike times in {variable} of {path}; got something else", "Name another variable."
+    ):
+        return _recording(found[variable], variable, path)
+
+
+def _recording(value: Any, variable: str, path: Path) -> Recording:
+    """The recording of a variable, whatever is in it."""
     units, spans = {}, []
-    for name, times, span in _units(found[variable], ()):
+    for name, times, span in _units(value, ()):
         units[name] = times
         if span is not None:
             spans.append(span)
@@ -103,6 +108,7 @@ def read_positions(path: Path, pixels_per_cm: float | None = None) -> Trace:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"expected a tracking file; got no such file: {path}. Check the path.")
+    check_declared(path.stat().st_size, path)
     raw = path.read_bytes()
     head, found, body = raw.partition(b"<End settings>\n")
     if not found:
@@ -116,16 +122,27 @@ def read_positions(path: Path, pixels_per_cm: float | None = None) -> Trace:
         or not {kind for _, kind in fields} <= _KINDS
     ):
         raise InputError(f"expected fields time, xloc and yloc of known kinds; got {lines.get('Fields')!r}.")
+    if len({name for name, _ in fields}) != len(fields):
+        raise InputError(f"expected each field once in {path.name}; got {lines.get('Fields')!r}.")
     kinds = {"float": "float32", "double": "float64"}
     record = np.dtype([(name, np.dtype(kinds.get(kind, kind)).newbyteorder("<")) for name, kind in fields])
     whole = len(body) // record.itemsize * record.itemsize
     rows = np.frombuffer(body[:whole], record)
-    try:
-        clock = float(lines["clockrate"])
-    except (KeyError, ValueError) as error:
+    clock = _number(lines.get("clockrate", ""))
+    if not clock > 0:
         raise InputError(
-            f"expected a clockrate in the header of {path.name}; got {lines.get('clockrate')!r}."
-        ) from error
-    scale = pixels_per_cm or float(re.findall(r"[\d.]+", lines.get("pixel scale", "0"))[0])
+            f"expected a clockrate > 0 in the header of {path.name}; got {lines.get('clockrate')!r}."
+        )
+    scale = pixels_per_cm or _number(lines.get("pixel scale", "0"))
+    if not scale >= 0:
+        raise InputError(
+            f"expected a pixel scale >= 0 in the header of {path.name}; got {lines.get('pixel scale')!r}."
+        )
     values = np.stack([rows["xloc"], rows["yloc"]], 1).astype(float)
     return Trace(rows["time"] / clock, values / (scale or 1.0), ("x", "y"), "cm" if scale else "pixel")
+
+
+def _number(text: str) -> float:
+    """The first number of a text, NaN without one."""
+    found = re.match(r"\s*(\d+(?:\.\d*)?)", text)
+    return float(found[1]) if found and len(found[1]) < 40 else float("nan")

@@ -19,10 +19,13 @@ import h5py
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_latents.data.recordings import Recording, Trace
 
 __all__ = ["read_nwb"]
 
+_MOST_PAIRS = 10**6
 SHELVES = ("processing", "acquisition", "analysis", "stimulus")
 
 
@@ -35,31 +38,27 @@ def read_nwb(path: Path) -> Recording:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"expected an NWB file; got no such file: {path}. Check the path.")
-    try:
-        with h5py.File(path, "r") as file:
-            if "units" not in file or "spike_times" not in file["units"]:
-                raise InputError(
-                    f"expected spike times in units/ of {path}; got none. Is it a file of sorted spikes?"
-                )
-            units = file["units"]
-            names = _names(units)
-            spikes = dict(zip(names, _ragged(units, "spike_times", len(names)), strict=True))
-            return Recording(
-                spikes=spikes,
-                intervals=_intervals(units, len(names)),
-                heldout=frozenset(np.asarray(names)[units["heldout"][:].astype(bool)])
-                if "heldout" in units
-                else frozenset(),
-                events=_events(file),
-                traces=_traces(file),
-                source=path.name,
+    with (
+        foreign(f"expected an NWB file; got {path}, which cannot be read", "Fetch it again."),
+        open_hdf5(path, whole=True) as file,
+    ):
+        if "units" not in file or "spike_times" not in file["units"]:
+            raise InputError(
+                f"expected spike times in units/ of {path}; got none. Is it a file of sorted spikes?"
             )
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"expected an NWB file; got {path}, which cannot be read ({error}). Fetch it again."
-        ) from error
+        units = file["units"]
+        names = _names(units)
+        spikes = dict(zip(names, _ragged(units, "spike_times", len(names)), strict=True))
+        return Recording(
+            spikes=spikes,
+            intervals=_intervals(units, len(names)),
+            heldout=frozenset(np.asarray(names)[units["heldout"][:].astype(bool)])
+            if "heldout" in units
+            else frozenset(),
+            events=_events(file),
+            traces=_traces(file),
+            source=path.name,
+        )
 
 
 def _names(units: h5py.Group) -> list[str]:
@@ -87,6 +86,10 @@ def _intervals(units: h5py.Group, count: int) -> np.ndarray:
     for other in rows[1:]:
         if shared.shape == other.shape and np.array_equal(shared, other):
             continue
+        if len(shared) * len(other) > _MOST_PAIRS:
+            raise InputError(
+                f"expected intervals that the units share, or a few; got {len(shared)} and {len(other)} different ones."
+            )
         cut = [(max(a, c), min(b, d)) for a, b in shared for c, d in other if max(a, c) < min(b, d)]
         shared = np.array(cut).reshape(-1, 2)
     return shared

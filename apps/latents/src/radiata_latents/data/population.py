@@ -23,6 +23,8 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 
 __all__ = [
     "SPLITS",
@@ -204,13 +206,9 @@ def load_population(path: Path) -> xr.Dataset:
     """
     if not Path(path).is_file():
         raise InputError(f"expected a population; got no such file: {path}. Check the path.")
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as opened:
+    with foreign(f"expected a population; got {path}, which cannot be read", "Make it again with `prepare`."):
+        with open_hdf5(path, whole=True), xr.open_dataset(path, engine="h5netcdf") as opened:
             dataset = opened.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"expected a population; got {path}, which cannot be read ({error}). Make it again with `prepare`."
-        ) from error
-    check_population(dataset)
-    dataset["observed"] = dataset["observed"].astype(bool)
-    return dataset.assign_coords({name: dataset[name].astype(bool) for name in ("heldout", "forward")})
+        check_population(dataset)
+        dataset["observed"] = dataset["observed"].astype(bool)
+        return dataset.assign_coords({name: dataset[name].astype(bool) for name in ("heldout", "forward")})

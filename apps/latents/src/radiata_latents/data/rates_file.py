@@ -22,6 +22,8 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_latents.data.sidecar import write_sidecar
 
 __all__ = ["check_belongs", "check_rates", "content_sha256", "load_rates", "rates_dataset", "save_rates"]
@@ -196,12 +198,10 @@ def load_rates(path: Path) -> xr.Dataset:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"expected a file of rates; got no such file: {path}. Check the path.")
-    try:
-        with xr.open_dataset(path, engine="h5netcdf") as opened:
+    with foreign(
+        f"expected a file of rates; got {path}, which cannot be read", "Make it again with `infer`."
+    ):
+        with open_hdf5(path, whole=True), xr.open_dataset(path, engine="h5netcdf") as opened:
             dataset = opened.load()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"expected a file of rates; got {path}, which cannot be read ({error}). Make it again with `infer`."
-        ) from error
-    check_rates(dataset)
-    return dataset.assign_coords({name: dataset[name].astype(bool) for name in ("heldout", "forward")})
+        check_rates(dataset)
+        return dataset.assign_coords({name: dataset[name].astype(bool) for name in ("heldout", "forward")})

@@ -9,9 +9,9 @@ HDF5 with train_data or train_encod_data    LFADS
 from enum import StrEnum
 from pathlib import Path
 
-import h5py
-
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_latents.data.lfads_files import is_lfads
 
 __all__ = ["SourceKind", "kind_of"]
@@ -41,13 +41,8 @@ def kind_of(path: Path) -> SourceKind:
         raise InputError(
             f"expected a file ending in {', '.join(plain)}, .h5 or .hdf5; got {path.name}. Convert it, or rename it."
         )
-    try:
-        with h5py.File(path, "r") as file:
-            keys = set(file)
-    except OSError as error:
-        raise InputError(
-            f"expected HDF5; got {path}, which cannot be read ({error}). Copy it again."
-        ) from error
+    with foreign(f"expected HDF5; got {path}, which cannot be read"), open_hdf5(path) as file:
+        keys = set(file)
     if "units" in keys:
         return SourceKind.NWB
     return SourceKind.LFADS if is_lfads(keys) else SourceKind.ARRAYS

@@ -24,6 +24,8 @@ import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_latents.data.benchmark import BENCHMARK_BINS_MS, PRESETS
 
 __all__ = ["FORWARD_KEYS", "REQUIRED_KEYS", "check_unit", "group_name", "load_submission", "save_submission"]
@@ -105,19 +107,17 @@ def load_submission(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """
     if not Path(path).is_file():
         raise InputError(f"expected a submission; got no such file: {path}. Check the path.")
-    try:
-        with h5py.File(path, "r") as file:
-            flat = [name for name in file if not isinstance(file[name], h5py.Group)]
-            if flat:
-                raise InputError(
-                    f"expected a submission, one group a data set; got {path}, which holds {', '.join(flat[:4])}. Write one "
-                    "by infer --submission."
-                )
-            found = {group: {key: file[group][key][()] for key in file[group]} for group in file}
-    except (OSError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"expected a submission; got {path}, which cannot be read ({error}). Write it again."
-        ) from error
+    with (
+        foreign(f"expected a submission; got {path}, which cannot be read", "Write it again."),
+        open_hdf5(path, whole=True) as file,
+    ):
+        flat = [name for name in file if not isinstance(file[name], h5py.Group)]
+        if flat:
+            raise InputError(
+                f"expected a submission, one group a data set; got {path}, which holds {', '.join(flat[:4])}. Write one "
+                "by infer --submission."
+            )
+        found = {group: {key: file[group][key][()] for key in file[group]} for group in file}
     if not found:
         raise InputError(
             f"expected a submission with a data set; got {path}, which is empty. Write it again."
@@ -142,7 +142,12 @@ def _check_group(group: str, parts: Mapping[str, np.ndarray]) -> None:
         )
     for key, rates in parts.items():
         rates = np.asarray(rates)
-        if rates.ndim != 3 or not rates.size or not (np.isfinite(rates).all() and (rates >= 0).all()):
+        if (
+            rates.dtype.kind not in "fiu"
+            or rates.ndim != 3
+            or not rates.size
+            or not (np.isfinite(rates).all() and (rates >= 0).all())
+        ):
             raise InputError(
                 f"expected finite rates >= 0 of (trial, time, neuron) in {group}/{key}; got shape {rates.shape}, "
                 "or negative or NaN values."

@@ -119,7 +119,7 @@ def degradation_of(description: Mapping[str, Any]) -> Degradation:
             )
         parts = tuple(degradation_of(step) for step in steps)
         return parts[0] if len(parts) == 1 else Chain(parts)
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"expected a task out of {', '.join(TASKS)}; got {task!r}. Name one in each step.")
     kind = TASKS[task]
     known = [
@@ -134,7 +134,9 @@ def degradation_of(description: Mapping[str, Any]) -> Degradation:
         )
     try:
         return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in given.items()})
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise InputError(
             f"expected numbers and words as options of {task}; got {error}. Check the types."
         ) from None
@@ -149,7 +151,7 @@ def read_degradation(path: Path) -> Degradation:
     try:
         text = path.read_text(encoding="utf-8")
         found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"expected a .toml or .json file with a task; got {error} in {path}. Check it."
         ) from None
@@ -157,4 +159,9 @@ def read_degradation(path: Path) -> Degradation:
         raise InputError(
             f"expected a table with a task or steps; got {type(found).__name__} in {path}. See the docs."
         )
-    return degradation_of(found)
+    try:
+        return degradation_of(found)
+    except RecursionError:
+        raise InputError(
+            f"expected steps, not chains within chains; got them in {path}. Write one list."
+        ) from None

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_imaging.numpy_files import npy_array
 from radiata_imaging.volume import times
 
 __all__ = ["KSPACE_SUFFIXES", "KSpaceData", "find_kspace", "is_kspace", "read_kspace"]
@@ -145,11 +146,11 @@ def _read(path: Path, names: tuple[str, ...], required: bool = True) -> Any:
         raise InputError(f"expected a file of k-space (.npy, .h5); got nothing at {path}. Check the path.")
     try:
         if path.suffix.lower() == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = npy_array(path)
         else:
-            import h5py
+            from radiata_imaging.hdf5 import open_hdf5, whole_array
 
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
                 name = next((name for name in names if name in file), None)
                 if name is None and not required:
                     return None
@@ -158,10 +159,10 @@ def _read(path: Path, names: tuple[str, ...], required: bool = True) -> Any:
                         f"expected a data set {' or '.join(names)}; got {', '.join(sorted(file)) or 'none'} in {path}. "
                         "Convert raw ISMRMRD acquisitions to an array first."
                     )
-                found = file[name][()]
+                found = whole_array(file[name])
     except InputError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+    except Exception as error:  # a broken header raises what its bytes happen to mean
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"expected a file of k-space (.npy, .h5); got {reason} in {path}. Copy it again."

@@ -13,12 +13,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import h5py
 import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5, whole_array
 from radiata_imaging.interpolation import Interpolation
 from radiata_imaging.orientation import reorient, resample
 from radiata_imaging.volume import Volume, times
@@ -134,6 +137,21 @@ def _check(case: LabelMap, people: dict[str, str], file: h5py.File) -> None:
     channels_of(np.unique(case.codes), case.name)
 
 
+def _check_case(case: Any, name: str) -> None:
+    """Nothing, if a group holds what `write_label_maps` puts there; its voxels are not read."""
+    attributes = case.attrs
+    for key in ("person", "split", "sha256"):
+        if not isinstance(attributes[key], str):
+            raise TypeError(f"{key} of {name} is no word")
+    if attributes["split"] not in SPLITS:
+        raise ValueError(f"split of {name} is {attributes['split']}")
+    if np.shape(attributes["affine"]) != (4, 4) or np.asarray(attributes["codes"]).dtype.kind not in "iu":
+        raise ValueError(f"affine or codes of {name}")
+    fine = case["fine"]
+    if fine.ndim != 3 or fine.dtype.kind != "u" or ("image" in case and case["image"].shape != fine.shape):
+        raise ValueError(f"voxels of {name}")
+
+
 class LabelMaps:
     """A store, open for reading.
 
@@ -150,20 +168,27 @@ class LabelMaps:
             raise InputError(
                 f"expected a store of label maps; got no file {self.path}. Make one with radiata-medical prepare."
             )
-        try:
-            self.file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise InputError(
-                f"expected a store of label maps (HDF5); got {self.path}, truncated or of another format "
-                f"({str(error)[:80]}). Prepare it again."
-            ) from None
+        with foreign(
+            f"expected a store of label maps (HDF5); got {self.path}, truncated or of another format",
+            "Prepare it again.",
+        ):
+            self.file = open_hdf5(self.path)
+            try:
+                self.names = self._checked_names()
+            except BaseException:
+                self.file.close()
+                raise
+
+    def _checked_names(self) -> tuple[str, ...]:
+        """Names of the cases; what they hold is what `write_label_maps` puts there, and no voxel is read."""
         if self.file.attrs.get("format") != FORMAT:
-            self.file.close()
             raise InputError(
                 f"expected a store of label maps ({FORMAT}); got another HDF5 file, {self.path}. "
                 "Make one with radiata-medical prepare."
             )
-        self.names: tuple[str, ...] = tuple(self.file)
+        for name in self.file:
+            _check_case(self.file[name], name)
+        return tuple(self.file)
 
     def __enter__(self) -> "LabelMaps":
         return self
@@ -195,15 +220,17 @@ class LabelMaps:
             raise InputError(
                 f"expected a case of {self.path.name}; got {name!r}. It has {', '.join(self.names[:6])}."
             )
-        group = self.file[name]
-        codes = np.asarray(group.attrs["codes"])[group["fine"][()]]
-        image = group["image"][()] if "image" in group else None
-        return LabelMap(
-            name,
-            str(group.attrs["person"]),
-            str(group.attrs["split"]),
-            codes,
-            np.asarray(group.attrs["affine"]),
-            image,
-            str(group.attrs["sha256"]),
-        )
+        with foreign(
+            f"expected the case {name} in {self.path}; got what cannot be read", "Prepare it again."
+        ):
+            group = self.file[name]
+            codes = np.asarray(group.attrs["codes"])[whole_array(group["fine"])]
+            return LabelMap(
+                name,
+                str(group.attrs["person"]),
+                str(group.attrs["split"]),
+                codes,
+                np.asarray(group.attrs["affine"]),
+                whole_array(group["image"]) if "image" in group else None,
+                str(group.attrs["sha256"]),
+            )
