@@ -12,7 +12,17 @@ from radiata_core.nets.unet import UNet
 from radiata_core.overlapping_windows import WithCoordinates, noise_of_box
 from radiata_core.paths import LinearPath
 from radiata_core.predictions import Prediction
-from radiata_core.refinement import GivenCoarse, Refinement, box_mean, finer, interpolated, refine, residual
+from radiata_core.refinement import (
+    Cascade,
+    GivenCoarse,
+    Refinement,
+    box_mean,
+    finer,
+    interpolated,
+    refine,
+    residual,
+)
+from radiata_core.seeds import seed_of
 
 
 def stage_of(placed: bool = False, jumps: bool = False, corruption: float = 0.2) -> Refinement:
@@ -181,3 +191,23 @@ def test_numbers_and_boxes_that_make_no_stage():
         Refinement(stage_of().denoiser, 1)
     with pytest.raises(InputError, match="told places"):
         refine(stage_of(placed=True), torch.zeros(1, 1, 8, 8, 8), [0], origin=(2, 0, 0))
+
+
+def test_a_cascade_is_its_stages_with_noise_of_their_own():
+    first, second = stage_of(placed=True), stage_of()
+    cascade = Cascade([first, second], 8.0, [2, 3], [0.1, 0.05]).eval()
+    coarse = noise(2, 1, 8, 6, 8, seed=4)
+    assert cascade.spacings() == (4.0, 2.0)
+    middle = refine(first, coarse, [seed_of(s, 0) for s in (5, 6)], steps=2, corruption=0.1, spacing=8.0)
+    end = refine(second, middle, [seed_of(s, 1) for s in (5, 6)], steps=3, corruption=0.05, spacing=4.0)
+    torch.testing.assert_close(cascade(coarse, [5, 6], until=4.0), middle, rtol=0, atol=0)
+    torch.testing.assert_close(cascade(coarse, [5, 6]), end, rtol=0, atol=0)
+    torch.testing.assert_close(cascade(coarse[1:], [6]), end[1:], rtol=0, atol=2e-6)
+    assert cascade(coarse, [5, 6], until=8.0) is coarse
+
+
+def test_a_cascade_wants_numbers_of_each_stage():
+    with pytest.raises(InputError, match="at least one stage"):
+        Cascade([stage_of()], 8.0, [2, 2], [0.0])
+    with pytest.raises(InputError, match="does not jump"):
+        stage_of().jump(torch.zeros(1, 8, 8, 8, 8), torch.tensor(0.5), torch.tensor(0.0))
