@@ -22,6 +22,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from radiata_core.coefficients import readable
 from radiata_core.errors import InputError
 from radiata_core.kernels import GaussianKernel, Kernel, is_gaussian, kernel_of, require_gaussian
 from radiata_core.paths import DiscreteVPPath, Path, expand
@@ -212,7 +213,7 @@ class EDMDenoiser(nn.Module):
     def predict(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
         """D(x_t), the same as calling the denoiser."""
         c = self.path.coefficients(t)
-        if bool((c.alpha == 0).any()):
+        if readable(t) and bool((c.alpha == 0).any()):
             raise InputError(
                 "expected a time with alpha > 0 for EDM's preconditioning; got the end of the path, where alpha = 0. "
                 "Start at a time below 1, or use NetworkDenoiser."

@@ -28,11 +28,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from radiata_core.coefficients import checked_times
 from radiata_core.couplings import Coupling, IndependentCoupling, Pair
 from radiata_core.errors import InputError
 from radiata_core.kernels import is_gaussian
 from radiata_core.paths import AnyTime, Path, add_noise
 from radiata_core.predictions import Prediction, convert, target_of
+from radiata_core.seeds import sent
 from radiata_core.specs import buildable
 from radiata_core.times import TimeLaw
 from radiata_core.types import Batch, Row
@@ -311,7 +313,7 @@ class Regression:
                 f"expected one generator a sample, {x0.shape[0]}; got {len(generators)}. Make one a sample."
             )
         t = torch.cat([self.time_law.sample(1, g).cpu() for g in generators])
-        t = self.time_law.on(self.path, t).to(x0.device)
+        t = sent(checked_times(self.time_law.on(self.path, t)), x0.device)
         return self.compare(denoiser, self.coupling(x0, generators, **conditions), t, **conditions)
 
     def compare(self, denoiser: Any, pair: Pair, t: Row, **conditions: Any) -> Loss:

@@ -33,6 +33,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from radiata_core.coefficients import readable
 from radiata_core.errors import InputError
 from radiata_core.paths import Coefficients, Path, expand
 from radiata_core.types import Batch, Time
@@ -133,7 +134,7 @@ def _weights(c: Coefficients, source: Prediction, target: Prediction) -> tuple[T
 
 
 def _refuse_singular(first: Tensor, second: Tensor, t: Tensor, path: Path, request: str) -> None:
-    if torch.compiler.is_compiling():
+    if not readable(t):
         return
     bad = ~(torch.isfinite(first) & torch.isfinite(second))
     if bool(bad.any()):

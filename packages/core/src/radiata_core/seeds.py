@@ -22,7 +22,7 @@ import torch
 
 from radiata_core.errors import InputError
 
-__all__ = ["generator_of", "generators_of", "noise_of", "rng_of", "seed_of"]
+__all__ = ["generator_of", "generators_of", "noise_of", "rng_of", "seed_of", "sent"]
 
 _WORD = 0xFFFF_FFFF
 
@@ -88,4 +88,11 @@ def noise_of(
         raise InputError("expected at least one seed; got none. Give --seeds 0 1 2 …")
     drawn = torch.float64 if dtype == torch.float64 else torch.float32
     rows = [torch.randn(tuple(event_shape), generator=g, dtype=drawn, device=g.device) for g in generators]
-    return torch.stack([row.to(device) for row in rows]).to(dtype)
+    return sent(torch.stack(rows).to(dtype), device)
+
+
+def sent(drawn: torch.Tensor, device: str | torch.device) -> torch.Tensor:
+    """`drawn` on the device, without waiting for it: a GPU still at work on the last step takes it when it gets there."""
+    if drawn.device.type == "cpu" and torch.device(device).type == "cuda":
+        return drawn.pin_memory().to(device, non_blocking=True)
+    return drawn.to(device)

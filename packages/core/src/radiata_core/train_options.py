@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from radiata_core.errors import InputError
+from radiata_core.seeds import sent
 
 __all__ = ["TrainOptions", "hide", "learning_rate"]
 
@@ -106,10 +107,15 @@ def hide(
     conditions: Mapping[str, torch.Tensor], generators: Sequence[torch.Generator], options: TrainOptions
 ) -> dict[str, torch.Tensor]:
     """Conditions `(batch, …)` with some rows, and some values, set to NaN; row i by generator i alone."""
-    hidden = {name: value.to(torch.float32, copy=True) for name, value in sorted(conditions.items())}
-    for row, generator in enumerate(generators):
-        whole = float(torch.rand((), generator=generator)) < options.condition_dropout
-        for value in hidden.values():
-            single = torch.rand(value[row].shape, generator=generator) < options.covariate_dropout
-            value[row] = value[row].masked_fill(single.to(value.device) | whole, math.nan)
-    return hidden
+    given = sorted(conditions.items())
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name, _ in given}
+    for generator in generators:
+        whole = torch.rand((), generator=generator) < options.condition_dropout
+        for name, value in given:
+            rows[name].append(
+                whole | (torch.rand(value.shape[1:], generator=generator) < options.covariate_dropout)
+            )
+    return {
+        name: value.to(torch.float32).masked_fill(sent(torch.stack(rows[name]), value.device), math.nan)
+        for name, value in given
+    }
