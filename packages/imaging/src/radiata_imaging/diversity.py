@@ -18,7 +18,6 @@ References:
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +27,9 @@ from scipy.spatial.distance import cdist
 from radiata_core.errors import InputError
 
 __all__ = ["PrecisionRecall", "Spread", "pairwise_distance", "pairwise_ssim", "precision_recall", "ssim"]
+
+_BLOCK = 256
+"""Rows whose distances are made together."""
 
 
 def ssim(x: Float[np.ndarray, "x y z"], y: Float[np.ndarray, "x y z"], data_range: float = 2.0) -> float:
@@ -86,14 +88,23 @@ class Spread:
 
 def pairwise_ssim(
     volumes: Sequence[np.ndarray], rng: np.random.Generator, *, blocks: Sequence[Hashable] | None = None,
-    data_range: float = 2.0, bootstraps: int = 500,
+    data_range: float = 2.0, bootstraps: int = 500, held: int = 8,
 ) -> Spread:  # fmt: skip
-    """Mean SSIM over pairs of different people; grows as n², so give a few dozen volumes."""
-    moments = [_moments(volume) for volume in volumes]
-    matrix = np.zeros((len(volumes), len(volumes)))
-    for i, j in combinations(range(len(volumes)), 2):
-        if blocks is None or blocks[i] != blocks[j]:
-            matrix[i, j] = matrix[j, i] = _ssim(moments[i], moments[j], data_range)
+    """Mean SSIM over pairs of different people; its time grows as n², so give a few dozen volumes.
+
+    `held` volumes are kept, and the others read again beside them, one at a time: `volumes` may read from a file.
+    """
+    n = len(volumes)
+    matrix = np.zeros((n, n))
+    for first in range(0, n, held):
+        kept: list[tuple[np.ndarray, ...]] = []
+        for j in range(first, n):
+            moments = _moments(volumes[j])
+            for i, others in enumerate(kept, first):
+                if blocks is None or blocks[i] != blocks[j]:
+                    matrix[i, j] = matrix[j, i] = _ssim(others, moments, data_range)
+            if len(kept) < held:
+                kept.append(moments)
     return _spread(matrix, blocks, rng, bootstraps)
 
 
@@ -141,11 +152,17 @@ def precision_recall(
     k = min(k, len(real) - 1, len(synthetic) - 1)
     if k < 1:
         raise InputError(f"expected two rows or more on each side; got {len(synthetic)} and {len(real)}")
-    radius_real = np.sort(cdist(real, real), axis=1)[:, k]
-    radius_synthetic = np.sort(cdist(synthetic, synthetic), axis=1)[:, k]
-    across = cdist(synthetic, real)
-    return PrecisionRecall(
-        float((across <= radius_real[None]).any(1).mean()),
-        float((across <= radius_synthetic[:, None]).any(0).mean()),
-        k,
-    )
+    radius_real, radius_synthetic = _radii(real, k), _radii(synthetic, k)
+    on_real, on_synthetic = np.zeros(len(synthetic), bool), np.zeros(len(real), bool)
+    for first in range(0, len(synthetic), _BLOCK):
+        some = slice(first, first + _BLOCK)
+        across = cdist(synthetic[some], real)
+        on_real[some] = (across <= radius_real[None]).any(1)
+        on_synthetic |= (across <= radius_synthetic[some, None]).any(0)
+    return PrecisionRecall(float(on_real.mean()), float(on_synthetic.mean()), k)
+
+
+def _radii(rows: np.ndarray, k: int) -> np.ndarray:
+    """Distance of each row to its k-th neighbour; the row itself is the zeroth."""
+    starts = range(0, len(rows), _BLOCK)
+    return np.concatenate([np.partition(cdist(rows[a : a + _BLOCK], rows), k)[:, k] for a in starts])

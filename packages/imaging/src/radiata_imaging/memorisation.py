@@ -15,13 +15,17 @@ of the former as of the latter are looked at: one half for a generator that does
 features cannot see copies and the result says nothing. With few people in training (a cohort of warped copies) the
 heads of any generator are nearer to training people than to others; the figures say so, rightly.
 
+Distances are made a block at a time: what is held grows with the number of volumes, never with its square, and `nearest`
+takes the second set as a stream.
+
 References:
     N. Carlini et al. (2023). Extracting training data from diffusion models. arXiv:2301.13188, section 4 (distance ratios).
     S. Dar et al. (2024). Unconditional latent diffusion models memorize patient imaging data. arXiv:2402.01054.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Float
@@ -32,6 +36,9 @@ from radiata_core.errors import InputError
 __all__ = ["Memorisation", "memorisation", "nearest", "squared_distances"]
 
 Rows = Float[np.ndarray, "_ _"]
+
+_BLOCK = 256
+"""Rows of the second set whose distances are made together."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,38 @@ def squared_distances(x: Rows, y: Rows) -> np.ndarray:
     return np.maximum(squared, 0.0)
 
 
-def nearest(x: Rows, y: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Index and distance of the nearest row of y for each row of x; the distance is recomputed exactly for that pair."""
-    index = squared_distances(x, y).argmin(1)
-    return index, np.linalg.norm(x.astype(np.float64) - y[index], axis=1)
+def _blocks(rows: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Matrices of at most `size` rows, one at a time."""
+    several = iter(rows)
+    while block := list(islice(several, size)):
+        matrix = np.stack(block)
+        del block  # the rows themselves are let go before the next are read
+        yield matrix
+
+
+def nearest(x: Rows, y: Iterable[np.ndarray], block: int = _BLOCK) -> tuple[np.ndarray, np.ndarray]:
+    """Index and distance of the nearest row of y for each row of x; the distance is recomputed exactly for that pair.
+
+    Args:
+        x: One row a volume.
+        y: A matrix, or anything that yields its rows one after another: they are read once, `block` are held.
+        block: Rows of y that are held.
+
+    Raises:
+        InputError: y has no row.
+    """
+    index, least, first = np.zeros(len(x), int), np.full(len(x), np.inf), 0
+    for rows in _blocks(y, block):
+        best = squared_distances(x, rows).argmin(1)
+        exact = np.linalg.norm(x.astype(np.float64) - rows[best], axis=1)
+        nearer = exact < least
+        index[nearer], least[nearer] = first + best[nearer], exact[nearer]
+        first += len(rows)
+    if first == 0:
+        raise InputError(
+            "expected rows to search for the nearest; got none. Give the features of one volume or more."
+        )
+    return index, least
 
 
 def memorisation(
@@ -124,9 +159,7 @@ def memorisation(
     to_held_out = nearest(synthetic, held_out)[1]
     ratio = _ratio(to_train, to_held_out)
 
-    others = squared_distances(held_out, held_out)
-    others[names[:, None] == names[None, :]] = np.inf
-    real = _ratio(nearest(held_out, train)[1], np.sqrt(others.min(1)))
+    real = _ratio(nearest(held_out, train)[1], _to_other_people(held_out, names))
     logs = np.log(np.maximum(real, 1e-12))
     spread = logs.std(ddof=1) * np.sqrt(1 + 1 / len(logs))
     threshold = float(np.exp(logs.mean() + student_t.ppf(alpha, len(logs) - 1) * spread))
@@ -149,19 +182,44 @@ def _ratio(to_train: np.ndarray, to_held_out: np.ndarray) -> np.ndarray:
     return to_train / np.maximum(to_held_out, np.finfo(np.float64).tiny ** 0.5)
 
 
+def _to_other_people(rows: Rows, names: np.ndarray, block: int = _BLOCK) -> np.ndarray:
+    """Distance of each row to the nearest row of another name."""
+    least = np.full(len(rows), np.inf)
+    for first in range(0, len(rows), block):
+        some = slice(first, first + block)
+        squared = squared_distances(rows, rows[some])
+        squared[names[:, None] == names[None, some]] = np.inf
+        np.minimum(least, squared.min(1), out=least)
+    return np.sqrt(least)
+
+
+def _nearest_of_subsets(x: Rows, y: Rows, subsets: list[np.ndarray], block: int = _BLOCK) -> np.ndarray:
+    """Least squared distance of each row of x to each of some subsets (indices) of the rows of y, `(subsets, n)`."""
+    members = np.zeros((len(subsets), len(y)), bool)
+    least = np.full((len(subsets), len(x)), np.inf)
+    for row, subset in zip(members, subsets, strict=True):
+        row[subset] = True
+    for first in range(0, len(y), block):
+        some = slice(first, first + block)
+        squared = squared_distances(x, y[some])
+        for best, row in zip(least, members[:, some], strict=True):
+            np.minimum(best, squared[:, row].min(1, initial=np.inf), out=best)
+    return least
+
+
 def _nearer(
     x: np.ndarray, train: np.ndarray, held: np.ndarray, of_train: np.ndarray, of_held: np.ndarray,
     rng: np.random.Generator, draws: int,
 ) -> float:  # fmt: skip
     """Share of x nearer to train than to held, over random subsets with as many people and as many volumes on each side."""
-    to_train, to_held = squared_distances(x, train), squared_distances(x, held)
     train_people, held_people = np.unique(of_train), np.unique(of_held)
     k = min(len(train_people), len(held_people))
-    shares = np.empty(draws)
-    for draw in range(draws):
+    of_both: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    for _ in range(draws):
         a = np.flatnonzero(np.isin(of_train, rng.choice(train_people, k, replace=False)))
         b = np.flatnonzero(np.isin(of_held, rng.choice(held_people, k, replace=False)))
         size = min(len(a), len(b))
-        a, b = rng.choice(a, size, replace=False), rng.choice(b, size, replace=False)
-        shares[draw] = (to_train[:, a].min(1) < to_held[:, b].min(1)).mean()
-    return float(shares.mean())
+        for subsets, side in zip(of_both, (a, b), strict=True):
+            subsets.append(rng.choice(side, size, replace=False))
+    to_train, to_held = (_nearest_of_subsets(x, y, s) for y, s in zip((train, held), of_both, strict=True))
+    return float((to_train < to_held).mean())
