@@ -26,7 +26,7 @@ MEMORY = 3 * 2**29
 """Bytes of address space that reading one input may add."""
 DECLARED = 2**26
 """Bytes that a file may declare in these runs."""
-SILENCE = 120
+SILENCE = 600
 """Seconds without a word after which the child is ended."""
 
 
@@ -65,6 +65,7 @@ def _work(options: argparse.Namespace) -> None:
         }
         reader.read(folder)  # a valid one is read; and what is imported late is imported now
         shutil.rmtree(folder)
+        print("{}", flush=True)
     limited(MEMORY)
     before = sorted(top.iterdir())
     for k in range(options.worker, options.inputs):
@@ -112,9 +113,11 @@ def _watched(options: argparse.Namespace) -> list[dict[str, Any]]:
             said = json.loads(line)
             if "k" in said:
                 current = said
-            else:
+            elif "kind" in said:
                 records.append(current | said)
                 current = {}
+                if len(records) % 500 == 0:
+                    print(f"{len(records)} of {options.inputs} inputs", file=sys.stderr, flush=True)
         child.stdout.close()
         code = child.wait()
         if current:

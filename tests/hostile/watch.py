@@ -26,8 +26,8 @@ __all__ = ["Outcome", "limited", "outcome", "watching"]
 
 SECONDS = 5.0
 """Of processor time that one input may take."""
-PATIENCE = 40
-"""Seconds by the clock after which it is stopped."""
+PATIENCE = 300
+"""Seconds by the clock after which it is stopped; others use the machine too."""
 
 _FORBIDDEN = (
     "os.system",
@@ -165,13 +165,16 @@ def outcome(read: Callable[[Path], object], folder: Path) -> Outcome:
     """What came of reading the files in `folder`."""
     os.environ.pop(CANARY, None)
     signal.signal(signal.SIGALRM, _stop)
+    signal.signal(signal.SIGPROF, _stop)
     began = time.process_time()
     signal.alarm(PATIENCE)
+    signal.setitimer(signal.ITIMER_PROF, 4 * SECONDS)
     try:
         with watching(folder) as seen:
             found = _tried(read, folder)
     finally:
         signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     if os.environ.pop(CANARY, None) is not None:
         return Outcome("failed", "executed a pickle", "?")
     if seen:

@@ -21,7 +21,7 @@ _ROOM = 2**24
 """Elements beyond the weights: positions, frequencies, masks."""
 _TIMES = 8
 """Times the elements of the weights that building may make: drawn, scaled, copied."""
-_CALLS = 200
+_CALLS = 50
 """Operations a tensor of the weights; a few draw and scale it."""
 
 
@@ -39,7 +39,7 @@ class BoundedBuilding(TorchDispatchMode):
     def __init__(self, weights: Mapping[str, torch.Tensor], where: object) -> None:
         super().__init__()
         self.elements = _ROOM + _TIMES * sum(tensor.numel() for tensor in weights.values())
-        self.calls = 10_000 + _CALLS * len(weights)
+        self.calls = 1000 + _CALLS * len(weights)
         self.where = where
 
     def __torch_dispatch__(

@@ -53,23 +53,22 @@ def open_hdf5(path: Path | str, *, whole: bool = False) -> h5py.File:
 
 def _declared_by(file: h5py.File, path: Path | str) -> int:
     """Bytes of all sets together, none of which lies elsewhere."""
+    links: list[tuple[str, Any]] = []
+    try:
+        file.visititems_links(
+            lambda name, link: links.append((name, link))
+        )  # h5py loses what is raised in here
+    except SystemError as error:
+        raise OSError(f"a tree that cannot be walked ({error})") from None
     total = 0
-
-    def visit(name: str, link: Any) -> None:
-        nonlocal total
+    for name, link in links:
         if isinstance(link, h5py.ExternalLink):
             raise _points(path, name, link.filename)
         item = None if isinstance(link, h5py.SoftLink) else file[name]
-        if not isinstance(item, h5py.Dataset):
-            return
-        if item.is_virtual or item.external:
-            raise _points(path, name, item.external[0][0] if item.external else "a virtual set")
-        total += declared_bytes(item)
-
-    try:
-        file.visititems_links(visit)
-    except SystemError as error:  # h5py, on names and tables that are damaged
-        raise OSError(f"a tree that cannot be walked ({error})") from None
+        if isinstance(item, h5py.Dataset):
+            if item.is_virtual or item.external:
+                raise _points(path, name, item.external[0][0] if item.external else "a virtual set")
+            total += declared_bytes(item)
     return total
 
 

@@ -87,6 +87,8 @@ class Store:
             )
         self.shape: tuple[int, ...] = tuple(int(n) for n in attributes["shape"])
         self.spec: PreprocessSpec = rebuild(json.loads(attributes["spec"]))
+        if not isinstance(self.spec, PreprocessSpec):
+            raise TypeError(f"a specification of {type(self.spec).__name__}")
         self.affine = np.asarray(attributes["affine"], dtype=np.float64)
         self.scale, self.offset = float(attributes["scale"]), float(attributes["offset"])
         self.covariate_names: tuple[str, ...] = tuple(json.loads(attributes["covariate_names"]))
