@@ -72,6 +72,19 @@ def test_a_stopped_cohort_goes_on_to_the_same_heads(
     assert np.array_equal(one.images[:], two.images[:]) and one.store_id == two.store_id
 
 
+@pytest.mark.slow
+def test_two_processes_draw_the_same_store(labels: Path, tmp_path: Path) -> None:
+    command(labels, tmp_path / "one.h5").run()
+    command(labels, tmp_path / "two.h5", processes=2).run()
+    assert not (tmp_path / "two.h5.parts").exists()
+    one, two = Store(tmp_path / "one.h5"), Store(tmp_path / "two.h5")
+    assert one.store_id == two.store_id
+    for name in ("images", "covariates", "volumes"):
+        assert np.array_equal(getattr(one, name)[:], getattr(two, name)[:]), name
+    with pytest.raises(InputError, match="expected a scheduler's address"):
+        command(labels, tmp_path / "three.h5", scheduler="node7").run()
+
+
 def test_wrong_people_are_refused(labels: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="got '09'"):
         command(labels, tmp_path / "c.h5", test=("09",)).run()

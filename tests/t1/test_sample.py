@@ -177,7 +177,7 @@ def test_few_steps_take_the_student_and_nothing_else_does(tmp_path: Path) -> Non
     for options, file in cases:
         folder = tmp_path / "-".join(map(str, options.values()))
         Sample(out=folder, seeds=(3,), dry_run=len(options) != 1 or options["steps"] != 1, **options).run()
-        assert find_model(Sample(out=folder, **options)._model()) == file, options
+        assert find_model(Sample(out=folder, **options).model_name()) == file, options
     sidecar = json.loads((tmp_path / "1" / file_name(3).replace(".nii.gz", ".json")).read_text())
     loaded = load_model(student)
     assert sidecar["ModelSHA256"] == loaded.sha256

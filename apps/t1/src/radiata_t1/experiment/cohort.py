@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from radiata_core.errors import InputError
+from radiata_imaging.scale_out import Workers
 
 __all__ = ["Cohort"]
 
@@ -37,6 +38,10 @@ class Cohort:
     """Voxel edge, mm; the field of view stays 192 x 224 x 192 mm."""
     seed: int = 2026
     """Seed of the cohort; head k of person i depends on (seed, i, k) only."""
+    processes: int = 1
+    """Heads at once, each in a process of its own. The store is the same."""
+    scheduler: str | None = None
+    """Address of a dask scheduler, as tcp://10.0.0.1:8786, or its file: its workers draw, over a shared file system."""
     overwrite: bool = False
     """Replace an existing store."""
     dry_run: bool = False
@@ -53,6 +58,7 @@ class Cohort:
             raise InputError(
                 f"expected a new file; got {self.out}, which exists. Choose another --out or pass --overwrite."
             )
+        Workers(self.processes, self.scheduler)
         if self.dry_run:
             for path, name, split, count in counts:
                 print(f"{name}\t{split}\t{count} heads\t{path.name}")
@@ -82,65 +88,34 @@ class Cohort:
         return [(path, name, split.get(name, "train")) for path, name in zip(files, names, strict=True)]
 
     def _draw(self, people: list[tuple[Path, str, str, int]], total: int) -> None:
-        import contextlib
-        import dataclasses
-        import hashlib
-
-        import numpy as np
-
-        from radiata_core.runs import Progress, provenance, sha256, write_json
-        from radiata_imaging.cohort import COVARIATES, REGIONS, Anatomy, CohortSpec, render_head
-        from radiata_imaging.interpolation import Interpolation
-        from radiata_imaging.nifti import read_volume
-        from radiata_imaging.orientation import reorient, resample
+        from radiata_core.runs import Progress, provenance, write_json
+        from radiata_imaging.cohort import COVARIATES, REGIONS, CohortSpec
         from radiata_imaging.preprocess import PreprocessSpec
-        from radiata_imaging.store import Item, StoreWriter
+        from radiata_imaging.scale_out import completed
+        from radiata_imaging.store import StoreWriter
+        from radiata_t1.experiment.cohort_heads import draw_head, tasks_of
 
         spec = CohortSpec.of_spacing(self.spacing)
-        shape = spec.shape
-        target = PreprocessSpec(spacing=self.spacing, shape=shape)
+        target = PreprocessSpec(spacing=self.spacing, shape=spec.shape)
         writer = StoreWriter(
-            self.out, shape, target, COVARIATES, regions=tuple(REGIONS), overwrite=self.overwrite
+            self.out, spec.shape, target, COVARIATES, regions=tuple(REGIONS), overwrite=self.overwrite
         )
-        first = 0
-        with contextlib.ExitStack() as stack:
-            stack.callback(writer.tidy)
-            bar = stack.enter_context(Progress(total, "draw", unit="head"))
-            for number, (path, name, split, count) in enumerate(people, start=1):
-                identity = f"{sha256(path)} {self.seed} {number} {spec}"
-                items = [
-                    Item(
-                        np.empty(0),
-                        f"sub-{name}",
-                        split,
-                        session=f"{k:04d}",
-                        source=path.name,
-                        sha256=hashlib.sha256(f"{identity} {k}".encode()).hexdigest(),
+        try:
+            tasks = tasks_of(people, self.seed, spec)
+            missing = [task for task in tasks if not writer.has(task.item, measured=True)]
+            workers = Workers(self.processes, self.scheduler)
+            with Progress(total, "draw", unit="head", start=total - len(missing)) as bar:
+                if workers.at_most(len(missing)).here:
+                    for task in missing:
+                        draw_head(task, writer, spec, self.seed)
+                        bar.update(1)
+                else:
+                    given = (writer, spec, self.seed)
+                    completed(
+                        draw_head, missing, given, workers=workers, bar=bar, name=lambda task: task.name
                     )
-                    for k in range(count)
-                ]
-                missing = [k for k, item in enumerate(items) if not writer.has(item, measured=True)]
-                bar.update(count - len(missing))
-                if not missing:
-                    first += count
-                    continue
-                volume = reorient(read_volume(path), "LPS")
-                if np.abs(np.array(volume.spacing) - 1.0).max() > 1e-3:
-                    volume = resample(volume, 1.0, interpolation=Interpolation.NEAREST)
-                anatomy = Anatomy(np.rint(volume.array).astype(np.int16), 1.0, name)
-                for k in missing:
-                    head = render_head(anatomy, spec, np.random.default_rng([self.seed, number, k]))
-                    record = {"synthetic": True, "jacobian_min": head.smallest_jacobian}
-                    item = dataclasses.replace(
-                        items[k],
-                        array=head.image,
-                        covariates=head.covariates,
-                        volumes=head.volumes,
-                        record=record,
-                    )
-                    writer.append(item, order=first + k)
-                    bar.update(1)
-                first += count
+        finally:
+            writer.tidy()
         writer.finish()
         write_json(
             self.out.with_suffix(".json"),

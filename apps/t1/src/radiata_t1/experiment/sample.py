@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from radiata_core.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from radiata_core.checkpoint import LoadedModel
-    from radiata_imaging.preprocess import PreprocessSpec
-    from radiata_t1.data.covariates import CovariateScale
     from radiata_t1.model.cascades import Finer
     from radiata_t1.model.samplers import Sampler
 
@@ -74,9 +70,14 @@ class Sample:
     """Share of the noise that flow-map draws anew between two jumps, 0 to 1."""
     guidance: float = 1.0
     """Classifier-free guidance weight on the conditions; 1 is none and costs half."""
-    batch_size: int = 2
+    batch_size: int | Literal["auto"] = 2
     """Rows the network sees at once, always filled up: a head has the same bytes alone and among others; another size
-    changes the last bits only."""
+    changes the last bits only. auto: as many as fit into the memory that is free, by two evaluations measured."""
+    processes: int = 1
+    """Batches at once, each in a process of its own with a share of the cores; of several GPUs each takes the next. The same
+    bytes as with one process of as many threads."""
+    scheduler: str | None = None
+    """Address of a dask scheduler, as tcp://10.0.0.1:8786, or its file: its workers draw, over a shared file system."""
     max_memory: str | None = None
     """Memory of the whole program, as 4GiB: MedForJ's networks then go in slabs, with maps on disk if need be, the stages
     of a cascade in blocks; the heads stay the same to rounding."""
@@ -94,56 +95,40 @@ class Sample:
 
     def draw(self, command: str) -> None:
         """Do it, as part of `command`, whose name goes into run.json."""
-        import torch
-
-        from radiata_core.checkpoint import load_model
         from radiata_core.runs import Progress, Run, sha256
-        from radiata_t1.data.covariates import CovariateScale
-        from radiata_t1.model.estimates import clock, estimate_of
-        from radiata_t1.model.memory import limit_memory
-        from radiata_t1.model.weights import find_model
+        from radiata_imaging.scale_out import Workers, completed
+        from radiata_t1.experiment.draw_many import Ready, drawn, here
+        from radiata_t1.model.estimates import clock
 
-        conditions = self._conditions()
         self._check()
-        file = find_model(self._model())
-        loaded = load_model(file)
-        scale = CovariateScale.from_metadata(loaded.metadata)
-        sampler = self._sampler(loaded.metadata)
-        finer = self._finer(loaded)
-        denoiser: Any = loaded.denoiser.eval().to(torch.device(self.device))
-        if torch.device(self.device).type == "cpu":
-            # oneDNN's channels-last kernels train and sample about three times faster than its defaults on one thread.
-            denoiser.network.to(memory_format=torch.channels_last_3d)
-        sampler.check(denoiser)
-        tile = finer.tile_for(self.max_memory) if finer is not None and self.max_memory is not None else 0
-        if self.max_memory is not None and finer is None:
-            limit_memory(denoiser, self.max_memory)
-        row = torch.from_numpy(scale.row(conditions)) if conditions else None
-        for warning in scale.outside(conditions):
+        workers = Workers(self.processes, self.scheduler)
+        ready = Ready.of(self)
+        file, finer = ready.file, ready.finer
+        for warning in ready.scale.outside(self.conditions()):
             print(f"{command}: warning: {warning}; the head is an extrapolation", file=sys.stderr)
-        settings = self._settings(file, conditions, sampler) | ({} if finer is None else finer.settings)
-        todo = [seed for seed in self.seeds if self.overwrite or not self._done(seed, settings)]
-        joint = hasattr(denoiser, "modalities")
-        estimate = estimate_of(
-            sampler,
-            denoiser,
-            _event(loaded),
-            self.batch_size,
-            _covariates(None if joint else row, 1, self.device),
-        )
-        batches = -(-len(todo) // self.batch_size)
+        todo = [seed for seed in self.seeds if self.overwrite or not self._done(seed, ready.settings)]
+        rows = ready.rows(self.batch_size, len(todo), self.processes)
+        estimate = ready.estimate(rows)
+        batches = -(-len(todo) // rows)
         seconds, mebibytes = estimate.seconds * batches, estimate.mebibytes
         if finer is not None:
-            seconds, mebibytes = seconds + len(todo) * finer.seconds(), mebibytes + finer.mebibytes(tile)
+            seconds, mebibytes = (
+                seconds + len(todo) * finer.seconds(),
+                mebibytes + finer.mebibytes(ready.tile),
+            )
+        at_once = min(self.processes, max(1, batches))
+        evaluations = ready.sampler.evaluations(ready.row is not None)
         print(
-            f"{len(todo)} of {len(self.seeds)} heads to draw, {sampler.evaluations(row is not None)} evaluations each"
-            f"{'' if finer is None else ' and ' + finer.said}, about {clock(seconds)} and {mebibytes:.0f} MiB"
+            f"{len(todo)} of {len(self.seeds)} heads to draw, {evaluations} evaluations each"
+            f"{'' if finer is None else ' and ' + finer.said}, about {clock(seconds / at_once)} and {mebibytes:.0f} MiB"
+            f"{f' in each of {at_once} processes' if at_once > 1 else ''}"
         )
         if self.dry_run:
-            for key, value in settings.items():
+            for key, value in ready.settings.items():
                 print(f"{key}: {value}")
             return
         options = {key: value for key, value in self.__dict__.items() if key not in ("overwrite", "dry_run")}
+        groups = [tuple(todo[start : start + rows]) for start in range(0, len(todo), rows)]
         with Run(
             self.out,
             command,
@@ -153,24 +138,28 @@ class Sample:
             resume=True,
         ) as run:
             _write_description(self.out)
-            _write_bundle(self.out, loaded)
+            _write_bundle(self.out, ready.loaded)
             with Progress(len(self.seeds), "draw", unit="head", start=len(self.seeds) - len(todo)) as bar:
-                for start in range(0, len(todo), self.batch_size):
-                    seeds = todo[start : start + self.batch_size]
-                    # A kernel may round differently for another number of rows: the last batch is filled up.
-                    rows = seeds + seeds[-1:] * (self.batch_size - len(seeds))
-                    heads, values = _draw(sampler, denoiser, rows, loaded, row, self.device)
-                    for place, seed in enumerate(seeds):
-                        more = {} if values is None else {"Covariates": _named(scale, values[place])}
-                        head, spec = heads[place], _spec(loaded)
-                        if finer is not None:
-                            head, spec = finer(head, seed, tile), finer.spec
-                        self._write(seed, head, spec, settings | more, sampler)
+                if workers.at_most(len(groups)).here:
+                    for seed in here(groups, self, rows, ready):
                         run.log.write(seed=seed, file=file_name(seed))
                         bar.update(1)
+                else:
+                    completed(
+                        drawn, groups, (self, rows, ready.settings), workers=workers, bar=bar, size=len,
+                        name=lambda seeds: f"seeds {' '.join(map(str, seeds))}",
+                        each=lambda outcome: [
+                            run.log.write(seed=seed, file=file_name(seed)) for seed in outcome.value or ()
+                        ],
+                    )  # fmt: skip
         print(self.out)
 
-    def _conditions(self) -> dict[str, float]:
+    def conditions(self) -> dict[str, float]:
+        """Name to value of the covariates given.
+
+        Raises:
+            InputError: words of another form.
+        """
         given = {}
         for text in self.condition:
             name, equals, value = text.partition("=")
@@ -189,29 +178,32 @@ class Sample:
             raise InputError(f"expected different seeds of 0 or more; got {' '.join(map(str, self.seeds))}.")
         if not 0 <= self.fresh <= 1:
             raise InputError(f"expected --fresh in [0, 1]; got {self.fresh}.")
-        if self.batch_size < 1:
-            raise InputError(f"expected --batch-size of at least 1; got {self.batch_size}.")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise InputError(f"expected --batch-size of at least 1, or auto; got {self.batch_size}.")
+        self.conditions()
 
-    def _model(self) -> str:
+    def model_name(self) -> str:
         """The model meant: the one named, or the default for so many steps."""
         from radiata_t1.model.weights import DEFAULT, FEW, FEW_STEPS
 
         few = self.steps is not None and self.steps <= FEW and self.sampler is None and self.guidance == 1.0
         return self.model or (FEW_STEPS if few else DEFAULT)
 
-    def _finer(self, loaded: "LoadedModel") -> "Finer | None":
-        """The stages to draw finer with; None where the model's own heads are wanted."""
+    def stages(self, loaded: "LoadedModel", device: str) -> "Finer | None":
+        """The stages to draw finer with, on their device; None where the model's own heads are wanted."""
+        from radiata_t1.experiment.draw_many import spec_of
         from radiata_t1.model.cascades import Finer, resolution_mm
 
-        base = _spec(loaded)
+        base = spec_of(loaded)
         word = self.resolution or ("1mm" if self.model is None else None)
         if word is None or resolution_mm(word) == base.spacing:
             return None
         finer = Finer.of(self.cascade, resolution_mm(word), base)
-        finer.prepare(self.device)
+        finer.prepare(device)
         return finer
 
-    def _sampler(self, metadata: dict[str, Any]) -> "Sampler":
+    def solver(self, metadata: dict[str, Any]) -> "Sampler":
+        """How the heads are drawn by a model with this metadata."""
         from radiata_t1.model.samplers import GridName, Sampler, SamplerName
 
         # A distilled model says what it was made for; what the command line says goes first.
@@ -223,7 +215,7 @@ class Sample:
             SamplerName(name), steps, None if grid is None else GridName(grid), self.guidance, self.fresh
         )
 
-    def _settings(self, file: Path, conditions: dict[str, float], sampler: "Sampler") -> dict[str, Any]:
+    def settings(self, file: Path, sampler: "Sampler") -> dict[str, Any]:
         """What decides the voxels of a head besides its seed."""
         from radiata_core.runs import sha256
 
@@ -235,7 +227,7 @@ class Sample:
             "Grid": "default" if sampler.grid is None else sampler.grid.value,
             "Guidance": self.guidance,
             **({"Fresh": self.fresh} if self.fresh else {}),
-            "Conditions": conditions,
+            "Conditions": self.conditions(),
             "DType": self.dtype,
         }
 
@@ -255,100 +247,16 @@ class Sample:
             )
         return True
 
-    def _write(
-        self,
-        seed: int,
-        head: "torch.Tensor",
-        spec: "PreprocessSpec",
-        settings: dict[str, Any],
-        sampler: "Sampler",
-    ) -> None:
-        from importlib.metadata import version
-
-        from radiata_imaging.nifti import Intensity, write_volume
-        from radiata_imaging.preprocess import canonical_affine
-        from radiata_imaging.volume import Volume
-
-        volume = Volume(head.numpy(), canonical_affine(spec))
-        write_volume(
-            self.out / file_name(seed),
-            volume,
-            description=f"synthetic, not for clinical use; radiata-t1 seed {seed}",
-            dtype=self.dtype,
-            intensity=Intensity(),
-            sidecar={
-                "SyntheticImage": True,
-                "NotForClinicalUse": True,
-                "Modality": "MR",
-                "Seed": seed,
-                **settings,
-                "BatchRows": self.batch_size,
-                "Evaluations": sampler.evaluations(bool(settings["Conditions"])),
-                "Sources": [],
-                "GeneratedBy": [{"Name": "radiata-t1", "Version": version("radiata-t1")}],
-            },
-        )
-
-
-def _spec(loaded: "LoadedModel") -> "PreprocessSpec":
-    """The grid a model draws on."""
-    from radiata_imaging.preprocess import PreprocessSpec
-
-    try:
-        sizes, shape = loaded.metadata["voxel_size_mm"], loaded.metadata["shape"]
-        return PreprocessSpec(loaded.metadata.get("axcodes", "LPS"), float(sizes[0]), tuple(shape))
-    except (KeyError, IndexError, TypeError):
-        raise InputError(
-            "expected a model with voxel_size_mm and shape in its .json; got none. Train or convert it with radiata-t1."
-        ) from None
-
-
-def _event(loaded: "LoadedModel") -> tuple[int, ...]:
-    return (getattr(loaded.denoiser, "latent", 1), *_spec(loaded).shape)
-
-
-def _named(scale: "CovariateScale", row: "torch.Tensor") -> dict[str, float]:
-    """Standardised covariates in their own units, by name."""
-    units = zip(scale.names, row.tolist(), scale.mean, scale.sd, strict=True)
-    return {name: round(value * sd + mean, 4) for name, value, mean, sd in units}
-
-
-def _covariates(row: "torch.Tensor | None", count: int, device: str) -> dict[str, Any]:
-    return {} if row is None else {"covariates": row.to(device).expand(count, -1)}
-
-
-def _draw(
-    sampler: "Sampler",
-    denoiser: Any,
-    seeds: list[int],
-    loaded: "LoadedModel",
-    row: "torch.Tensor | None",
-    device: str,
-) -> "tuple[torch.Tensor, torch.Tensor | None]":
-    """Heads `(n, x, y, z)` in [-1, 1] on the CPU, and the covariates drawn with them `(n, K)`, of a joint model."""
-    import torch
-
-    values = None
-    with torch.inference_mode():
-        if hasattr(denoiser, "modalities"):
-            from radiata_t1.model.jointly import draw
-
-            heads, values = draw(denoiser, sampler, seeds, _event(loaded)[1:], row)
-        else:
-            heads = sampler(
-                denoiser, seeds, _event(loaded), device=device, **_covariates(row, len(seeds), device)
-            )
-    return heads[:, 0].float().clamp(-1.0, 1.0).cpu(), values
-
 
 def _write_bundle(folder: Path, loaded: "LoadedModel") -> None:
     """MONAI's bundle metadata of the model that drew the heads."""
     from importlib.metadata import version
 
     from radiata_core.runs import write_json
+    from radiata_t1.experiment.draw_many import spec_of
     from radiata_t1.model.bundle import bundle_metadata
 
-    spec = _spec(loaded)
+    spec = spec_of(loaded)
     metadata = bundle_metadata(
         name="radiata-t1",
         version=version("radiata-t1"),
