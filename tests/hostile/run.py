@@ -19,12 +19,13 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 MEMORY = 3 * 2**29
 """Bytes of address space that reading one input may add."""
-DECLARED = 2**26
+DECLARED = 2**24
 """Bytes that a file may declare in these runs."""
 SILENCE = 600
 """Seconds without a word after which the child is ended."""
@@ -90,27 +91,36 @@ def _work(options: argparse.Namespace) -> None:
     shutil.rmtree(top, ignore_errors=True)
 
 
+def _lines(stream: IO[bytes]) -> Iterator[dict[str, Any] | None]:
+    """What a child says, a line at a time; None when it has been silent for `SILENCE` seconds."""
+    ready = selectors.DefaultSelector()
+    ready.register(stream, selectors.EVENT_READ)
+    rest = b""
+    while True:
+        if not ready.select(SILENCE):
+            yield None
+        part = os.read(stream.fileno(), 2**16)
+        if not part:
+            return
+        *whole, rest = (rest + part).split(b"\n")
+        yield from map(json.loads, whole)
+
+
 def _watched(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One record an input, through as many children as it takes."""
     records: list[dict[str, Any]] = []
     environment = os.environ | {"RADIATA_MAX_BYTES": str(DECLARED), "OMP_NUM_THREADS": "1"}
     while len(records) < options.inputs:
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", str(len(records))]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, bufsize=0)
         assert child.stdout is not None
         current: dict[str, Any] = {}
-        ready = selectors.DefaultSelector()
-        ready.register(child.stdout, selectors.EVENT_READ)
-        silent = False
-        while True:
-            if not ready.select(SILENCE):
+        silent, before = False, len(records)
+        for said in _lines(child.stdout):
+            if said is None:
                 silent = True
                 child.kill()
                 break
-            line = child.stdout.readline()
-            if not line:
-                break
-            said = json.loads(line)
             if "k" in said:
                 current = said
             elif "kind" in said:
@@ -123,7 +133,7 @@ def _watched(options: argparse.Namespace) -> list[dict[str, Any]]:
         if current:
             what = "did not end" if silent else f"ended the process ({code})"
             records.append(current | {"kind": "failed", "what": what, "where": "?", "trace": ""})
-        elif len(records) < options.inputs:
+        elif len(records) == before:
             raise SystemExit(f"the child ended with {code} before its first input")
     return records
 

@@ -73,3 +73,17 @@ def test_the_file_is_closed_when_it_is_refused(tmp_path: Path) -> None:
         open_hdf5(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as opened:  # an open one could not be opened for writing
         del opened["x"]
+
+
+def test_a_heap_that_does_not_end_is_refused(file: Path) -> None:
+    """libhdf5 2.0 reads the words of such a file for ever, in C, where no signal of Python's reaches it."""
+    content = bytearray(file.read_bytes())
+    start = content.index(b"GCOL\x01")
+    place = start + 16
+    while number := int.from_bytes(content[place : place + 2], "little"):
+        place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
+    assert number == 0
+    content[place + 8 : place + 16] = bytes(8)
+    file.write_bytes(content)
+    with pytest.raises(OSError, match="does not end"):
+        open_hdf5(file)

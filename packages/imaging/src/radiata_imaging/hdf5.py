@@ -8,6 +8,7 @@ References:
     HDF5 file format specification, https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html (links, layouts).
 """
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from radiata_core.errors import InputError
 from radiata_core.foreign_files import check_declared
 
 __all__ = ["declared_bytes", "open_hdf5", "whole_array"]
+
+_SEARCHED = 2**28
 
 
 def declared_bytes(dataset: h5py.Dataset) -> int:
@@ -40,6 +43,7 @@ def open_hdf5(path: Path | str, *, whole: bool = False) -> h5py.File:
         InputError: it points at other files, or declares too much.
         OSError: it is no HDF5 file; the caller knows what it should have been.
     """
+    _check_heaps(Path(path))
     file = h5py.File(path, "r")
     try:
         total = _declared_by(file, path)
@@ -49,6 +53,29 @@ def open_hdf5(path: Path | str, *, whole: bool = False) -> h5py.File:
         file.close()
         raise
     return file
+
+
+def _check_heaps(path: Path) -> None:
+    """Nothing, if the collections of words in a file (global heaps) end: libhdf5 walks over one that does not for ever.
+
+    A collection is a row of objects, the last of them number 0, the free space; where that is 0 bytes long, the next one is
+    itself. Files of more than `_SEARCHED` bytes are not searched.
+    """
+    size = path.stat().st_size
+    if not 8 <= size <= _SEARCHED:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(b"GCOL\x01")
+        while start >= 0:
+            end = min(size, start + int.from_bytes(content[start + 8 : start + 16], "little"))
+            place = start + 16
+            while place + 16 <= end:
+                number = int.from_bytes(content[place : place + 2], "little")
+                length = int.from_bytes(content[place + 8 : place + 16], "little")
+                if not number and not length:
+                    raise OSError(f"a heap at byte {start} that does not end")
+                place += 16 + -(-length // 8) * 8 if number else length
+            start = content.find(b"GCOL\x01", start + 5)
 
 
 def _declared_by(file: h5py.File, path: Path | str) -> int:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 
 if TYPE_CHECKING:
     from radiata_decode.data.repeats import Averaged
@@ -184,16 +185,13 @@ def read_embeddings(given: tuple[str, ...], table: list[str], wanted: list[str])
 def _array(path: Path, name: str) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"expected a file of embeddings; got no such file: {path}. Check the path.")
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        import h5py
+    with foreign(f"expected a .npy or .h5 file of embeddings; got {path}, which cannot be read"):
+        from radiata_imaging.hdf5 import open_hdf5, whole_array
+        from radiata_imaging.numpy_files import npy_array
 
-        with h5py.File(path, "r") as opened:
+        if path.suffix == ".npy":
+            return npy_array(path, lazy=True)
+
+        with open_hdf5(path) as opened:
             words = list(opened)
-            key = name if name in words else words[0]
-            return opened[key][()]
-    except (OSError, ValueError, IndexError) as error:
-        raise InputError(
-            f"expected a .npy or .h5 file of embeddings; got {path}, which cannot be read ({' '.join(str(error).split())})."
-        ) from None
+            return np.asarray(whole_array(opened[name if name in words else words[0]]))

@@ -14,6 +14,7 @@ import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path, sha256
+from radiata_core.foreign_files import foreign
 from radiata_core.seeds import rng_of
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def noise_free(subject: "Subject", ids: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: a subject that was not simulated, or a stimulus it did not see.
     """
-    import h5py
+    from radiata_imaging.hdf5 import open_hdf5, whole_array
 
     file = subject.folder / "signal.h5"
     if not file.is_file():
@@ -175,13 +176,13 @@ def noise_free(subject: "Subject", ids: Sequence[str]) -> np.ndarray:
             f"expected signal.h5 in {subject.folder}, as simulated subjects have; got none. Noise-free responses are "
             "known of simulations only."
         )
-    with h5py.File(file, "r") as opened:
+    with foreign(f"expected signals by stimulus in {file}; got something else"), open_hdf5(file) as opened:
         names = opened["stimulus"].asstr()[()].tolist()
         places = {name: row for row, name in enumerate(names)}
         missing = [name for name in ids if name not in places]
         if missing:
             raise InputError(f"expected stimuli of {file}; got {missing[0]}, which was not shown.")
-        return opened["signal"][()][[places[name] for name in ids]]
+        return whole_array(opened["signal"])[[places[name] for name in ids]]
 
 
 def _write_signal(

@@ -25,6 +25,8 @@ import h5py
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_latents.data.benchmark import BENCHMARK_BINS_MS, PRESETS
 from radiata_latents.data.submission import check_unit, group_name, load_submission
 from radiata_latents.model.behaviour_decoding import behaviour_r2
@@ -119,9 +121,5 @@ def score_group(name: str, rates: Mapping[str, Any], targets: Mapping[str, Any])
 
 
 def _opened(targets: Path) -> h5py.File:
-    try:
-        return h5py.File(targets, "r")
-    except OSError as error:
-        raise InputError(
-            f"expected targets; got {targets}, which cannot be read ({error}). Download it again."
-        ) from error
+    with foreign(f"expected targets; got {targets}, which cannot be read", "Download it again."):
+        return open_hdf5(targets, whole=True)

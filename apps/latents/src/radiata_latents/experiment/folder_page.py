@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import xarray as xr
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import foreign
 from radiata_core.runs import provenance, read_json
+from radiata_imaging.hdf5 import open_hdf5
 from radiata_imaging.report import Provenance, Section, Text
 from radiata_latents.data.population import FORMAT as POPULATION
 from radiata_latents.data.population import load_population
@@ -67,13 +68,11 @@ def content_of(path: Path) -> str:
         raise InputError(
             f"expected a folder, or a file of a population or of rates; got nothing at {path}. Check the path."
         )
-    try:
-        with h5py.File(path, "r") as file:
-            said = file.attrs.get("format", "")
-    except OSError as error:
-        raise InputError(
-            f"expected a population or rates (.h5); got {path}, which cannot be read ({error}). Make it again."
-        ) from None
+    with (
+        foreign(f"expected a population or rates (.h5); got {path}, which cannot be read", "Make it again."),
+        open_hdf5(path) as file,
+    ):
+        said = file.attrs.get("format", "")
     return said.decode() if isinstance(said, bytes) else str(said)
 
 
