@@ -1,6 +1,6 @@
 """Put the stages of a cascade among the weights that ship, as one file in half precision.
 
-    python apps/t1/ship_cascade.py NAME RUN [RUN ...] --steps 3 3 2 --corruptions 0.05 0.05 0.03
+    python apps/t1/ship_cascade.py NAME RUN [RUN ...] --steps 3 3 2 --corruptions 0.05 0.05 0.03 --stochastic 1 0 0
 
 RUNs are those of `radiata-t1 train --stage`, or of `distil` on them, coarsest first. Run from a checkout; `radiata-t1 sample
 --cascade NAME` then finds it. The model card is written by hand beside it.
@@ -23,10 +23,17 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--steps", nargs="+", type=int, required=True)
     parser.add_argument("--corruptions", nargs="+", type=float, required=True)
+    parser.add_argument("--stochastic", nargs="+", type=int)
     options = parser.parse_args()
     models = [load_model(run) for run in options.runs]
     whole, metadata, _ = joined(models)
-    cascade = Cascade(list(whole.stages), whole.spacing, options.steps, options.corruptions)  # type: ignore[arg-type]
+    cascade = Cascade(
+        list(whole.stages),
+        whole.spacing,
+        options.steps,
+        options.corruptions,
+        [bool(s) for s in options.stochastic or ()] or None,
+    )  # type: ignore[arg-type]
     records = [read_json(run / "run.json") if (run / "run.json").is_file() else {} for run in options.runs]
     own = ("store", "out", "init", "model", "pairs")
     stages = [

@@ -80,10 +80,10 @@ def test_interpolation_is_exact_on_ramps_between_the_centres():
     torch.testing.assert_close(made[inside], ramp[inside], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("jumps", [False, True])
-def test_a_head_does_not_depend_on_how_it_is_cut(jumps):
+@pytest.mark.parametrize(("jumps", "stochastic"), [(False, False), (False, True), (True, False)])
+def test_a_head_does_not_depend_on_how_it_is_cut(jumps, stochastic):
     stage, coarse = stage_of(jumps=jumps), noise(2, 1, 24, 32, 40, seed=1)
-    options = {"steps": 2, "corruption": 0.1}
+    options = {"steps": 2, "corruption": 0.1, "stochastic": stochastic}
     whole = refine(stage, coarse, [3, 4], **options)
     cut = refine(stage, coarse, [3, 4], tile=8, halo=16, **options)
     torch.testing.assert_close(cut, whole, rtol=0, atol=2e-6)
@@ -120,13 +120,14 @@ class GaussianDetail(nn.Module):
         return mean + alpha * self.variance / (alpha**2 * self.variance + sigma**2) * (x - alpha * mean)
 
 
-def test_the_law_of_a_gaussian_field():
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_law_of_a_gaussian_field(stochastic):
     """Mean and variance of what is drawn are those of x given c; 32768 voxels, four standard errors."""
     gain, variance, scale = 0.7, 0.25, 0.4
     denoiser = NetworkDenoiser(GaussianDetail(gain, variance), LinearPath(), Prediction.X0, UnitVariance(1.0))
     stage = Refinement(denoiser, 2, scale).eval()
     coarse = noise(1, 1, 16, 16, 16, seed=3)
-    drawn = refine(stage, coarse, [0], steps=64)
+    drawn = refine(stage, coarse, [0], steps=64, stochastic=stochastic)
     detail = residual(drawn, coarse, 2, scale) - gain * coarse
     count = detail.numel()
     assert abs(float(detail.mean())) < 4 * (variance / count) ** 0.5
@@ -195,11 +196,12 @@ def test_numbers_and_boxes_that_make_no_stage():
 
 def test_a_cascade_is_its_stages_with_noise_of_their_own():
     first, second = stage_of(placed=True), stage_of()
-    cascade = Cascade([first, second], 8.0, [2, 3], [0.1, 0.05]).eval()
+    cascade = Cascade([first, second], 8.0, [2, 3], [0.1, 0.05], [False, True]).eval()
     coarse = noise(2, 1, 8, 6, 8, seed=4)
     assert cascade.spacings() == (4.0, 2.0)
     middle = refine(first, coarse, [seed_of(s, 0) for s in (5, 6)], steps=2, corruption=0.1, spacing=8.0)
-    end = refine(second, middle, [seed_of(s, 1) for s in (5, 6)], steps=3, corruption=0.05, spacing=4.0)
+    how = {"steps": 3, "corruption": 0.05, "spacing": 4.0, "stochastic": True}
+    end = refine(second, middle, [seed_of(s, 1) for s in (5, 6)], **how)
     torch.testing.assert_close(cascade(coarse, [5, 6], until=4.0), middle, rtol=0, atol=0)
     torch.testing.assert_close(cascade(coarse, [5, 6]), end, rtol=0, atol=0)
     torch.testing.assert_close(cascade(coarse[1:], [6]), end[1:], rtol=0, atol=2e-6)

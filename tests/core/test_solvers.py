@@ -404,3 +404,21 @@ def test_what_is_refused() -> None:
         integrate(lambda x, t: x[:, :1], x, ddim(times, path))
     with pytest.raises(InputError, match="denoiser's path"):
         integrate(_gaussian(VPPath()), x.double(), ddim(times, path))
+
+
+def test_noise_given_by_step_is_the_noise_of_generators():
+    """The same numbers handed in step by step give the same bits; a step without noise asks for none."""
+    path = LinearPath()
+    denoiser, table = _gaussian(path), sde_dpmpp_2m(LogSNRGrid()(8, path), path)
+    x = noise_of(generators_of([1, 2], 0), (2,), torch.float64)
+    stream, asked = generators_of([1, 2], 1), []
+
+    def drawn(step: int) -> Tensor:
+        asked.append(step)
+        return noise_of(stream, (2,), torch.float64)
+
+    by_step = integrate(denoiser, x, table, noise=drawn)
+    torch.testing.assert_close(
+        by_step, integrate(denoiser, x, table, generators=generators_of([1, 2], 1)), rtol=0, atol=0
+    )
+    assert asked == [index for index, row in enumerate(table.rows) if row.noise]

@@ -1,7 +1,7 @@
 r"""Coarse to fine: a fine grid drawn given a coarse one, voxel space throughout.
 
 A generator of whole heads at 4 mm knows where everything is; what 1 mm adds is local. So a cascade draws the coarse grid
-once, and then, stage by stage, voxels `factor` times finer given it. A stage is a flow on what linear interpolation U misses,
+once, and then, stage by stage, voxels `factor` times finer given it. A stage is a flow on what interpolation U misses,
 
 $$r = \mathrm{fold}\big(x - U\tilde c\big) / s, \qquad \tilde c = c + \tau\,\eta, \quad \eta \sim \mathcal N(0, I), \qquad
   c = \text{box mean of } x,$$
@@ -45,7 +45,7 @@ from radiata_core.seeds import seed_of
 from radiata_core.solvers import integrate
 from radiata_core.specs import buildable
 from radiata_core.tiling import TiledDenoiser, TiledFlowMap
-from radiata_core.times import LinearGrid
+from radiata_core.times import Grid, LinearGrid, LogSNRGrid
 from radiata_core.types import Batch, Time
 
 __all__ = ["Cascade", "GivenCoarse", "Refinement", "box_mean", "finer", "interpolated", "refine", "residual"]
@@ -54,7 +54,7 @@ Fine: TypeAlias = Float[Tensor, "batch channels *fine"]
 Coarse: TypeAlias = Float[Tensor, "batch channels *coarse"]
 Folded: TypeAlias = Float[Tensor, "batch folded *coarse"]
 
-_NOISE, _CORRUPTION = 11, 12
+_NOISE, _CORRUPTION, _STEPS = 11, 12, 100
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
@@ -227,10 +227,13 @@ def refine(
     tile: int = 0,
     halo: int = 32,
     together: int = 1,
+    stochastic: bool = False,
 ) -> Fine:
     """One arrow of a cascade: fine grids, `(batch, channels, *grid times factor)`, row i by seed i and coarse row i alone.
 
-    A distilled stage (a flow map) jumps `steps` times; a denoiser is solved by DPM-Solver++(2M) in as many evaluations.
+    A distilled stage (a flow map) jumps `steps` times; a denoiser is solved by DPM-Solver++(2M) in as many evaluations, or
+    by its stochastic form, whose noise belongs to a place too: more evaluations, fewer of the errors that a deterministic
+    solver carries along.
 
     Args:
         stage: The stage, in evaluation mode.
@@ -243,6 +246,7 @@ def refine(
         tile: Coarse voxels along each axis that a block is good for; 0: the whole grid at once.
         halo: Overlap of blocks on each side; exact where it covers the receptive field.
         together: Blocks a call.
+        stochastic: Whether noise is added between the steps; not for a distilled stage.
 
     Raises:
         InputError: a corruption out of range, seeds that do not agree with the rows, a box of a stage that is told places.
@@ -266,7 +270,9 @@ def refine(
     fine = [n * stage.factor for n in grid]
     noise = noise_of_box(seeds, [n * stage.factor for n in start], fine, channels, key=_NOISE)
     x = space_to_depth(noise, stage.factor).to(coarse)
-    conditions: dict[str, Any] = {"coarse": coarse} | stage.told(corruption, len(coarse)) | stage.places(grid, spacing)
+    conditions: dict[str, Any] = (
+        {"coarse": coarse} | stage.told(corruption, len(coarse)) | stage.places(grid, spacing)
+    )
     conditions = {name: value.to(coarse.device) for name, value in conditions.items()}
     path = stage.denoiser.path
     if isinstance(stage.denoiser, NetworkFlowMap):
@@ -274,7 +280,16 @@ def refine(
         folded = sample_flow_map(jumps, x, LinearGrid()(steps, path), **conditions)
     else:
         blocks = TiledDenoiser(stage.denoiser, tile, halo, together)
-        folded = integrate(blocks, x, tables.dpmpp_2m(LinearGrid()(steps, path), path), **conditions)
+        table = tables.sde_dpmpp_2m if stochastic else tables.dpmpp_2m
+        grid_of_times: Grid = LogSNRGrid() if stochastic else LinearGrid()
+        corner = [n * stage.factor for n in start]
+
+        def drawn(step: int) -> Tensor:
+            return space_to_depth(
+                noise_of_box(seeds, corner, fine, channels, key=_STEPS + step), stage.factor
+            )
+
+        folded = integrate(blocks, x, table(grid_of_times(steps, path), path), noise=drawn, **conditions)
     return finer(folded, coarse, stage.factor, stage.scale)
 
 
@@ -287,16 +302,27 @@ class Cascade(nn.Module):
         spacing: Of the coarsest grid, mm, > 0.
         steps: Evaluations a stage.
         corruptions: Sd of the noise put on the coarse grid of each stage.
+        stochastic: Whether a stage is solved stochastically; None: none is.
 
     Raises:
         InputError: no stage, or not one number a stage.
     """
 
     def __init__(
-        self, stages: Sequence[Refinement], spacing: float, steps: Sequence[int], corruptions: Sequence[float]
+        self,
+        stages: Sequence[Refinement],
+        spacing: float,
+        steps: Sequence[int],
+        corruptions: Sequence[float],
+        stochastic: Sequence[bool] | None = None,
     ) -> None:
         super().__init__()
-        if not len(stages) == len(steps) == len(corruptions) or not stages or not spacing > 0:
+        stochastic = tuple(stochastic) if stochastic is not None else (False,) * len(stages)
+        if (
+            not len(stages) == len(steps) == len(corruptions) == len(stochastic)
+            or not stages
+            or not spacing > 0
+        ):
             raise InputError(
                 f"expected at least one stage, a spacing > 0, and steps and corruptions of each; got {len(stages)}, "
                 f"{spacing}, {len(steps)} and {len(corruptions)}. Give as many."
@@ -304,6 +330,7 @@ class Cascade(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.factors = [stage.factor for stage in stages]
         self.spacing, self.steps, self.corruptions = float(spacing), tuple(steps), tuple(corruptions)
+        self.stochastic = stochastic
 
     @property
     def options(self) -> dict[str, Any]:
@@ -313,6 +340,7 @@ class Cascade(nn.Module):
             "spacing": self.spacing,
             "steps": self.steps,
             "corruptions": self.corruptions,
+            "stochastic": self.stochastic,
         }
 
     def spacings(self) -> tuple[float, ...]:
@@ -333,12 +361,19 @@ class Cascade(nn.Module):
             how: Of `refine`: `tile`, `halo`, `together`.
         """
         spacing = self.spacing
-        for number, (stage, steps, sd) in enumerate(
-            zip(self.stages, self.steps, self.corruptions, strict=True)
-        ):
+        stages: list[Any] = list(self.stages)
+        for number, stage in enumerate(stages):
             if spacing <= until * (1 + 1e-6):
                 break
-            own = [seed_of(seed, number) for seed in seeds]  # noise of another stage is other noise
-            coarse = refine(stage, coarse, own, steps=steps, corruption=sd, spacing=spacing, **how)  # type: ignore[arg-type]
+            coarse = refine(
+                stage,
+                coarse,
+                [seed_of(seed, number) for seed in seeds],  # noise of another stage is other noise
+                steps=self.steps[number],
+                corruption=self.corruptions[number],
+                spacing=spacing,
+                stochastic=self.stochastic[number],
+                **how,
+            )
             spacing /= self.factors[number]
         return coarse

@@ -69,6 +69,7 @@ def integrate(
     table: MultistepTable,
     *,
     generators: Sequence[torch.Generator] | None = None,
+    noise: Callable[[int], Tensor] | None = None,
     callback: Callback | None = None,
     gradients: bool = False,
     **conditions: Any,
@@ -83,6 +84,8 @@ def integrate(
         x: State at the first time of the table, shape (batch, *event). It is not changed.
         table: A solver on a grid.
         generators: One a row, for stochastic tables.
+        noise: In place of generators, the standard normal noise of a step by its number, like x: for noise that belongs to
+            a place (`overlapping_windows.noise_of_box`).
         callback: Called after each evaluation with a `Step`; it may keep its tensors but not change them.
         gradients: Keep the graph of all evaluations (distillation, guidance through the sampler). Otherwise none is built.
         conditions: Passed on to the denoiser.
@@ -92,7 +95,7 @@ def integrate(
             missing or too few, or the denoiser gave a value of another shape or one that is not finite; step and t are
             named.
     """
-    _check(denoiser, x, table, generators)
+    _check(denoiser, x, table, generators if noise is None else None, noise is not None)
     times, floats, rows = table.times.unbind(0), table.times.tolist(), table.rows
     corrected = table.corrector is not None
     depth_states, depth_outputs = table.states.shape[1], table.outputs.shape[1] + corrected
@@ -120,7 +123,12 @@ def integrate(
             if len(row.states) > 1:
                 _accumulate(x, row.states[1:], states[1:])
             if row.noise:
-                x.add_(noise_of(generators or (), x.shape[1:], x.dtype, x.device), alpha=row.noise)
+                drawn = (
+                    noise_of(generators or (), x.shape[1:], x.dtype, x.device)
+                    if noise is None
+                    else noise(index)
+                )
+                x.add_(drawn.to(x), alpha=row.noise)
             if not corrected:
                 states.insert(0, x)
                 del states[depth_states:]
@@ -135,7 +143,11 @@ def _accumulate(total: Tensor, weights: Sequence[float], values: Sequence[Tensor
 
 
 def _check(
-    denoiser: object, x: Tensor, table: MultistepTable, generators: Sequence[torch.Generator] | None
+    denoiser: object,
+    x: Tensor,
+    table: MultistepTable,
+    generators: Sequence[torch.Generator] | None,
+    given: bool = False,
 ) -> None:
     path = getattr(denoiser, "path", table.path)
     if path != table.path:
@@ -146,7 +158,7 @@ def _check(
         raise InputError(f"expected a floating-point state; got {x.dtype}. Draw it with noise_of.")
     if table.stochastic:
         require_gaussian(denoiser, "a stochastic solver")
-    if table.stochastic and len(generators or ()) != x.shape[0]:
+    if table.stochastic and not given and len(generators or ()) != x.shape[0]:
         raise InputError(
             f"expected one generator a row for a stochastic solver, {x.shape[0]} here; got {len(generators or ())}. "
             "Use generators_of(seeds)."

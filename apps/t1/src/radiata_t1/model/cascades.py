@@ -76,7 +76,8 @@ def joined(models: Sequence[LoadedModel]) -> tuple[Cascade, dict[str, Any], str]
         float(s.get("corruption", stage.corruption / 3)) for s, stage in zip(sampling, stages, strict=True)
     ]
     checksum = hashlib.sha256("".join(model.sha256 for model in models).encode()).hexdigest()
-    return Cascade(stages, spacings[0], steps, corruptions), dict(first.metadata), checksum
+    stochastic = [bool(s.get("stochastic", False)) for s in sampling]
+    return Cascade(stages, spacings[0], steps, corruptions, stochastic), dict(first.metadata), checksum
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Finer:
             "CascadeSHA256": self.sha256,
             "CascadeSteps": list(self.cascade.steps[: len(made)]),
             "CascadeCorruptions": list(self.cascade.corruptions[: len(made)]),
+            "CascadeStochastic": list(self.cascade.stochastic[: len(made)]),
             "ResolutionMM": self.spacing,
         }
 
