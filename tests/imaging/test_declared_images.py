@@ -110,3 +110,14 @@ def test_gifti_that_lies_or_points_elsewhere_is_refused(tmp_path: Path, old: str
     (tmp_path / "b.func.gii").write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match="expected"), foreign("expected values on a surface"):
         check_gifti(tmp_path / "b.func.gii")
+
+
+def test_quaternions_of_no_rotation_are_a_warning(tmp_path: Path) -> None:
+    """The header's table ended in a ValueError where the sform is good."""
+    image = nib.Nifti1Image(np.arange(210, dtype=np.float32).reshape(5, 6, 7), AFFINE)
+    image.set_qform(AFFINE, code=1)
+    nib.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[256:260] = struct.pack("<f", 3e38)
+    (tmp_path / "a.nii").write_bytes(content)
+    assert "qform that is no rotation (sform used)" in inspect_header(tmp_path / "a.nii").warnings

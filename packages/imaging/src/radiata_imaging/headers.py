@@ -78,7 +78,10 @@ def _warnings(affine: np.ndarray) -> tuple[str, ...]:
 def _disagreement(image: nib.Nifti1Image) -> list[str]:
     """sform and qform that put the same voxel at different places: tools will disagree on left and right or on position."""
     sform, s_code = image.get_sform(coded=True)
-    qform, q_code = image.get_qform(coded=True)
+    try:
+        qform, q_code = image.get_qform(coded=True)
+    except ValueError:  # quaternions of no rotation
+        return ["qform that is no rotation (sform used)"]
     if not s_code or not q_code:
         return []
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=np.float64)

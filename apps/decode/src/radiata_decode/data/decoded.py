@@ -111,7 +111,7 @@ def read_decoded(path: Path) -> Decoded:
         foreign(f"expected an HDF5 file; got {path}, which cannot be read", "Decode again."),
         open_hdf5(path, whole=True) as opened,
     ):
-        form = opened.attrs.get("format")
+        form = str(opened.attrs.get("format"))
         names = [word.decode() for word in opened["stimulus"][()]] if form == _FORMAT else []
         arrays = {name: opened[name][()] for name in DECODED if name in opened}
         route, split = str(opened.attrs.get("route", "")), str(opened.attrs.get("split", ""))

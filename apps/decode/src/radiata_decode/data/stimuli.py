@@ -161,27 +161,29 @@ def read_stimuli(folder: Path) -> Stimuli:
             f"expected stimuli.h5 and stimuli.tsv in {folder}; got none. Prepare the subject with its stimuli."
         )
     table = read_table(folder / "stimuli.tsv", ("stimulus",))
-    with foreign(
-        f"expected an HDF5 file; got {file}, which cannot be read",
-        "Was it cut short? Copy or prepare it again.",
-    ), open_hdf5(file) as opened:
-        form = opened.attrs.get("format")
+    with (
+        foreign(
+            f"expected an HDF5 file; got {file}, which cannot be read",
+            "Was it cut short? Copy or prepare it again.",
+        ),
+        open_hdf5(file) as opened,
+    ):
+        form = str(opened.attrs.get("format"))
         given = opened.attrs.get("frames_per_s")
         rate = None if given is None else float(given)
         shapes = {kind: _shape(opened[kind]) for kind in KINDS if kind in opened}
     if form != FORMAT:
         raise InputError(f"expected stimuli of format {FORMAT} in {file}; got {form}. Prepare them again.")
     for kind, shape in shapes.items():
+        if len(shape) != KINDS[kind][1]:
+            raise InputError(
+                f"expected {kind} of {KINDS[kind][1]} axes in {file}; got {shape}. Prepare them again."
+            )
         if shape[0] != len(table):
             raise InputError(
                 f"expected {shape[0]} rows in {folder / 'stimuli.tsv'}, as many as {kind}; got {len(table)}. Prepare again."
             )
     _check_names(table, str(folder / "stimuli.tsv"))
-    for kind, shape in shapes.items():
-        if len(shape) != KINDS[kind][1]:
-            raise InputError(
-                f"expected {kind} of {KINDS[kind][1]} axes in {file}; got {shape}. Prepare them again."
-            )
     return Stimuli(folder, table, shapes, rate)
 
 

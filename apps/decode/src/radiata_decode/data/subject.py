@@ -214,11 +214,14 @@ def read_subject(folder: Path) -> Subject:
 def _stored_shape(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise InputError(f"expected responses in {path}; got no such file. Prepare the subject again.")
-    with foreign(
-        f"expected an HDF5 file; got {path}, which cannot be read",
-        "Was it cut short? Copy or prepare it again.",
-    ), open_hdf5(path) as opened:
-        form, stored = opened.attrs.get("format"), opened.get("responses")
+    with (
+        foreign(
+            f"expected an HDF5 file; got {path}, which cannot be read",
+            "Was it cut short? Copy or prepare it again.",
+        ),
+        open_hdf5(path) as opened,
+    ):
+        form, stored = str(opened.attrs.get("format")), opened.get("responses")
         numbers = isinstance(stored, h5py.Dataset) and stored.dtype.kind == "f"
         shape = tuple(stored.shape or ()) if numbers else None
     if form != FORMAT or shape is None or len(shape) != 2:

@@ -197,6 +197,8 @@ def _content(path: Path) -> Any:
                 "Use the .safetensors release, or save the state dictionary alone."
             ) from None
         raise InputError(damaged) from None
+    except SafetensorError:  # torch goes by the name
+        raise InputError(damaged) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError):
         raise InputError(damaged) from None
 
