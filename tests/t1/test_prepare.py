@@ -87,6 +87,21 @@ def test_the_same_task_makes_the_same_store(bids: Path) -> None:
     np.testing.assert_array_equal(first.images[()], second.images[()])
 
 
+@pytest.mark.slow
+def test_two_processes_make_the_same_store(bids: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same voxels and the same rows, with a file that is no scan among them."""
+    (bids / "sub-03" / "ses-a" / "anat" / "sub-03_ses-a_T1w.nii.gz").write_bytes(b"")
+    task(bids, out=bids.parent / "a.h5", skip_bad=True).run()
+    task(bids, out=bids.parent / "b.h5", skip_bad=True, processes=2).run()
+    first, second = Store(bids.parent / "a.h5"), Store(bids.parent / "b.h5")
+    assert first.store_id == second.store_id and len(second) == 6
+    np.testing.assert_array_equal(first.images[()], second.images[()])
+    rows = [json.loads((bids.parent / f"{name}.json").read_text())["items"] for name in "ab"]
+    assert rows[0] == rows[1]
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "sub-03" in line]) == 2
+
+
 def test_a_dry_run_writes_nothing(bids: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task(bids, dry_run=True).run()
     assert sorted(path.name for path in bids.parent.iterdir()) == ["bids"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from radiata_core.errors import InputError
+from radiata_imaging.scale_out import Workers
 
 if TYPE_CHECKING:
     from radiata_imaging.headers import HeaderFacts
@@ -50,7 +51,11 @@ class Prepare:
     seed: int = 0
     """Chooses the split of the subjects."""
     workers: int = 1
-    """Scans prepared at the same time; each needs about 0.5 GiB."""
+    """Scans prepared at the same time by threads of one process; each needs about 0.5 GiB."""
+    processes: int = 1
+    """Scans prepared at the same time, each in a process of its own. The store is the same."""
+    scheduler: str | None = None
+    """Address of a dask scheduler, as tcp://10.0.0.1:8786, or its file: its workers prepare, over a shared file system."""
     compression: Annotated[str, tyro.conf.arg(metavar="lzf|gzip|none")] = "lzf"
     """lzf is fast, gzip a little smaller."""
     assume_axcodes: str | None = None
@@ -96,6 +101,7 @@ class Prepare:
             raise InputError(f"expected compression lzf, gzip or none; got {self.compression!r}. Choose one.")
         if self.workers < 1:
             raise InputError(f"expected at least one worker; got {self.workers}. Use --workers 1.")
+        Workers(self.processes, self.scheduler)
         if self.out.exists() and not self.overwrite:
             raise InputError(
                 f"expected a new store; {self.out} exists. Choose another --out, or pass --overwrite."
@@ -150,7 +156,8 @@ class Prepare:
     ) -> list[dict[str, Any]]:
         """What became of each entry; raises where one is bad and bad ones may not be left out."""
         work = _Work(writer, spec, self.assume_axcodes, self.device)
-        rows = work.through(entries, self.workers)
+        workers = Workers(self.processes, self.scheduler).at_most(len(entries))
+        rows = work.through(entries, self.workers) if workers.here else work.elsewhere(entries, workers)
         bad = [row for row in rows if "error" in row]
         if len(bad) == 1 and not self.skip_bad:
             raise InputError(f"{bad[0]['error']} Or leave it out: --skip-bad.")
@@ -197,18 +204,35 @@ class _Work:
                 raise
         return [rows[index] for index in range(len(entries))]
 
+    def elsewhere(self, entries: "tuple[Entry, ...]", workers: Workers) -> list[dict[str, Any]]:
+        """The same rows from other processes, which append to the same store."""
+        from radiata_core.runs import Progress
+
+        rows: dict[int, dict[str, Any]] = {}
+        with Progress(len(entries), "preparing", unit="scan") as bar, workers.started() as crew:
+            for ended in crew.outcomes(_made, list(enumerate(entries)), (self,)):
+                row = ended.value or _identity(ended.item[1]) | {"error": ended.error}
+                if "error" not in row:
+                    self.writer.has(self._item(ended.item[1], row["sha256"]))  # it is one of this store's
+                    self._own(row["sha256"], ended.item[1])
+                rows[ended.place] = row
+                bar.update()
+        return [rows[index] for index in range(len(entries))]
+
     def one(self, index: int, entry: "Entry") -> dict[str, Any]:
         """The row of one entry, its volume appended to the store (or found there)."""
+        row = self.made(index, entry)
+        if "error" not in row:
+            self._own(row["sha256"], entry)
+        return row
+
+    def made(self, index: int, entry: "Entry") -> dict[str, Any]:
+        """`one`, without asking whose the file is."""
         from radiata_imaging.headers import checksum
         from radiata_imaging.nifti import read_volume
         from radiata_imaging.preprocess import prepare_volume
 
-        row: dict[str, Any] = {
-            "path": str(entry.path),
-            "subject": entry.subject,
-            "session": entry.session,
-            "split": entry.split,
-        }
+        row = _identity(entry)
         try:
             if not entry.path.exists():
                 raise InputError(f"expected a volume file; got no such file: {entry.path}. Check the path.")
@@ -225,7 +249,6 @@ class _Work:
                 record = self.writer.record(item)
         except InputError as error:
             return row | {"error": str(error)}
-        self._own(digest, entry)
         fraction = record["head_fraction"]
         return row | {"sha256": digest, "range": [record["low"], record["high"]], "head_fraction": fraction}
 
@@ -259,6 +282,19 @@ class _Work:
             entry.volumes,
             record or {},
         )
+
+
+def _made(item: "tuple[int, Entry]", work: _Work) -> dict[str, Any]:
+    return work.made(*item)
+
+
+def _identity(entry: "Entry") -> dict[str, Any]:
+    return {
+        "path": str(entry.path),
+        "subject": entry.subject,
+        "session": entry.session,
+        "split": entry.split,
+    }
 
 
 def _header(entry: "Entry", assume_axcodes: str | None) -> "HeaderFacts | str":
