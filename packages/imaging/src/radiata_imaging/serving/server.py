@@ -115,6 +115,7 @@ def _listener(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen(64)  # before the link is printed: who is quick waits, and is not refused
     except OSError:
         listener.close()
         raise InputError(

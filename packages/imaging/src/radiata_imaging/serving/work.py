@@ -2,8 +2,8 @@
 
 A job is a preset with its numbers. Its commands run one after another, each the application's own command line with a list
 of arguments that no shell reads, at the end of a pseudo-terminal: there `Progress` draws its bar, whose percentage is the
-page's. Stopping is Ctrl-C, as at a terminal: the command's own rules for being interrupted hold. What does not end within
-ten seconds is killed.
+page's. Stopping is SIGTERM, as a scheduler would: the command's own rules for being interrupted hold (Ctrl-C's signal is
+ignored by what was started in the background). What does not end within ten seconds is killed.
 """
 
 import contextlib
@@ -140,13 +140,13 @@ class Jobs:
         return job
 
     def stop(self, job: Job) -> None:
-        """Ctrl-C for a job that runs, nothing for one that waits but its end."""
+        """The end of a job: at once if it waits, by a signal if it runs."""
         with self._lock:
             if job.state == "waiting":
                 job.state = "stopped"
             elif job.state == "running" and not job.stopping:
                 job.stopping = True
-                self._signal(signal.SIGINT)
+                self._signal(signal.SIGTERM)
                 late = threading.Timer(_GRACE, self._kill, (job,))
                 late.daemon = True
                 late.start()
@@ -214,7 +214,7 @@ class Jobs:
         finally:
             os.close(theirs)
         if job.stopping:  # it was asked for between the two
-            self._signal(signal.SIGINT)
+            self._signal(signal.SIGTERM)
         rest = ""
         with (
             os.fdopen(ours, "rb", buffering=0) as terminal,
@@ -236,7 +236,7 @@ class Jobs:
             hidden = text.replace(str(job.folder), "").replace(
                 str(job.upload.path.parent if job.upload else "\0"), ""
             )
-            job.lines = [*job.lines, hidden][-_LINES:]
+            job.lines = [*job.lines, hidden.strip()][-_LINES:]
 
     def _collect(self, job: Job) -> None:
         """Files for download, and the volumes that the preset shows, packed."""
