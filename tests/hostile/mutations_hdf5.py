@@ -128,7 +128,7 @@ def _tree(content: bytes, rng: random.Random) -> bytes:
                     _replace(file, name, rng)
                 else:
                     _pointed(file, name, rng)
-            except (KeyError, ValueError, TypeError, RuntimeError, OSError, AttributeError):
+            except (LookupError, ValueError, TypeError, RuntimeError, OSError, AttributeError):
                 continue
     return stream.getvalue()
 
@@ -145,7 +145,7 @@ def _attributes(content: bytes, rng: random.Random) -> bytes:
                 del owner.attrs[key]
             if rng.random() < 0.8:
                 owner.attrs[key] = rng.choice(_ATTRIBUTES)
-        except (KeyError, ValueError, TypeError, RuntimeError, OSError):
+        except (LookupError, ValueError, TypeError, RuntimeError, OSError):
             pass
     return stream.getvalue()
 
