@@ -41,11 +41,10 @@ from radiata_latents.experiment.presets import read_toml
 from radiata_medical.data.degradation_chains import degradation_of, read_degradation
 from radiata_medical.data.kspace_files import read_kspace
 from radiata_medical.data.label_maps import LabelMap, LabelMaps, write_label_maps
+from radiata_medical.data.label_reading import codebook
 
 AFFINE = np.diag([2.0, 2, 2, 1])
 SPEC = PreprocessSpec(spacing=8.0, shape=(6, 7, 5))
-PETABYTE = 2**47
-"""float64 values."""
 
 
 def refused(read: Callable[[], object], match: str = "expected") -> None:
@@ -56,7 +55,7 @@ def refused(read: Callable[[], object], match: str = "expected") -> None:
 
 def petabyte(path: Path, name: str, **attributes: object) -> Path:
     with h5py.File(path, "w") as file:
-        file.create_dataset(name, (PETABYTE,), "f8", chunks=(1024,))
+        file.create_dataset(name, (2**47,), "f8", chunks=(1024,))
         file.attrs.update(attributes)
     return path
 
@@ -337,11 +336,13 @@ def test_tables_of_trials_that_are_none(tmp_path: Path, name: str, content: byte
     refused(lambda: read_trials(tmp_path / name))
 
 
-@pytest.mark.parametrize("content", [b"1 V1v\n\xff 2", b"\xc2\xb2 V1v\n", b"1" * 5000 + b" V1"])
+@pytest.mark.parametrize("content", [b"1 V1v\n\xff 2\n", b"\xc2\xb2 V1v\n", b"1" * 5000 + b" V1\n"])
 def test_colour_tables_of_other_numbers(tmp_path: Path, content: bytes) -> None:
     """UnicodeDecodeError; "²" is a digit to `str.isdigit` and none to `int`."""
     (tmp_path / "a.ctab").write_bytes(content)
     refused(lambda: read_ctab(tmp_path / "a.ctab"))
+    (tmp_path / "a.tsv").write_bytes(b"index\tname\n" + content.replace(b" ", b"\t"))
+    refused(lambda: codebook(tmp_path / "a.tsv"))
 
 
 def test_labels_of_other_digits(tmp_path: Path) -> None:

@@ -146,12 +146,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _without_memory(error: BaseException) -> bool:
-    return any(
-        isinstance(one, MemoryError)
-        or "allocate memory" in str(one)
-        or "memory allocation failed" in str(one)
-        for one in _chain(error)
-    )
+    """Whether numpy, torch or Python was refused memory; libhdf5 asks before it looks, and touches nothing."""
+    return any(isinstance(one, MemoryError) or "allocate memory" in str(one) for one in _chain(error))
 
 
 def _place(error: BaseException) -> str:

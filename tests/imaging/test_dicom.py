@@ -1,9 +1,11 @@
 """A DICOM folder made here from a known volume is read back in place."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
@@ -102,4 +104,20 @@ def test_a_slice_without_geometry_is_refused(tmp_path: Path) -> None:
     del item.ImagePositionPatient
     item.save_as(path)
     with pytest.raises(InputError, match="position, orientation and pixel spacing"):
+        read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SamplesPerPixel", None), ("RescaleSlope", "nan"), ("Rows", 65535), ("PixelSpacing", ["0", "0"])],
+)
+def test_elements_that_mean_nothing_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    """No number of samples was a TypeError; a slope of NaN gave a volume of NaN."""
+    write_series(tmp_path)
+    for path in tmp_path.iterdir():
+        with warnings.catch_warnings(action="ignore"):  # pydicom says that NaN is no decimal string
+            item = dcmread(path)
+            setattr(item, name, value)
+            item.save_as(path)
+    with pytest.raises(InputError, match="expected"):
         read_volume(tmp_path)

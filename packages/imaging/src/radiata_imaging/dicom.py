@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.foreign_files import check_declared, foreign
 from radiata_imaging.volume import Volume, times
 
 __all__ = ["read_dicom_folder"]
@@ -35,6 +36,13 @@ def read_dicom_folder(folder: Path) -> Volume:
     Raises:
         InputError: no DICOM slices, several series, multi-frame or colour objects, missing geometry, gaps.
     """
+    with foreign(
+        f"expected one DICOM series in {folder}; got elements that mean nothing", "Export it again."
+    ):
+        return _volume(folder)
+
+
+def _volume(folder: Path) -> Volume:
     slices = _slices(folder)
     series: dict[str, list[Any]] = {}
     for item in slices:
@@ -65,6 +73,7 @@ def read_dicom_folder(folder: Path) -> Volume:
             "slices "
             "(a localiser?). Keep one stack."
         )
+    check_declared(8 * len(slices) * int(np.prod(next(iter(sizes)), dtype=object)), folder, "pixels")
     along_columns, along_rows = directions[0, :3], directions[0, 3:]
     normal = np.cross(along_columns, along_rows)
     height = positions @ normal
@@ -77,6 +86,10 @@ def read_dicom_folder(folder: Path) -> Volume:
             "(missing or repeated slices?). Complete the series or keep one of its repetitions."
         )
     array = np.stack([_intensities(slices[index], folder).T for index in order], axis=-1)
+    if not np.isfinite(array).all():
+        raise InputError(
+            f"expected finite intensities in {folder}; got NaN or infinite ones. Check its rescale slope."
+        )
     affine = np.eye(4)
     affine[:3, 0] = along_columns * column_step
     affine[:3, 1] = along_rows * row_step
@@ -97,7 +110,7 @@ def _slices(folder: Path) -> list[Any]:
                     "ignore"
                 )  # pydicom warns on values that vendors write; geometry is checked above
                 item = pydicom.dcmread(path)
-        except (InvalidDicomError, EOFError):
+        except (InvalidDicomError, EOFError):  # another file that lies in the folder
             continue
         if "PixelData" in item:
             found.append(item)

@@ -4,6 +4,7 @@ An image has noise: neighbouring voxels that are not background are seldom equal
 tells an 8-bit scan from a segmentation, whatever numbers either uses.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def codebook(names: Path | None = None) -> Codebook:
         )
     found: dict[str, tuple[int, ...]] = {}
     for row in rows:
-        if not row["index"].isdigit():
+        if not re.fullmatch("[0-9]{1,9}", row["index"]):
             raise InputError(f"expected whole indices in {names}; got {row['index']!r} for {row['name']}.")
         if int(row["index"]):
             found[row["name"]] = (*found.get(row["name"], ()), int(row["index"]))
