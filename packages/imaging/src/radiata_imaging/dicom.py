@@ -12,6 +12,7 @@ References:
     DICOM PS3.3, section C.7.6.2.1.1, equation C.7.6.2.1-1.
 """
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _slices(folder: Path) -> list[Any]:
                 warnings.simplefilter(
                     "ignore"
                 )  # pydicom warns on values that vendors write; geometry is checked above
-                item = pydicom.dcmread(path)
+                item = pydicom.dcmread(io.BytesIO(path.read_bytes()))  # a length of 4 GB is not believed
         except (InvalidDicomError, EOFError):  # another file that lies in the folder
             continue
         if "PixelData" in item:

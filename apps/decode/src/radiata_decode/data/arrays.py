@@ -8,6 +8,7 @@
 objects (.npy of dtype object, such as GLMsingle's TYPED_*.npy) are refused: save the betas alone.
 """
 
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -40,10 +41,20 @@ def read_trials(path: Path) -> pd.DataFrame:
         return read_table(path, ("stimulus",))
     existing_file(path, "the table of trials")
     try:
-        table = pd.read_csv(
-            path, dtype={"stimulus": str, "split": str, "category": str}, keep_default_na=False
-        )
-    except (ValueError, OverflowError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            table = pd.read_csv(  # without index_col rows of more cells than the header become an index of many levels
+                path,
+                dtype={"stimulus": str, "split": str, "category": str},
+                keep_default_na=False,
+                index_col=False,
+            )
+    except (
+        ValueError,
+        OverflowError,
+        pd.errors.ParserWarning,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
         raise InputError(
             f"expected comma-separated values in {path}; got something else ({' '.join(str(error).split())})."
         ) from None

@@ -20,6 +20,7 @@ References:
 
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,7 +198,7 @@ def _content(path: Path) -> Any:
                 "Use the .safetensors release, or save the state dictionary alone."
             ) from None
         raise InputError(damaged) from None
-    except SafetensorError:  # torch goes by the name
+    except (SafetensorError, struct.error):  # torch goes by the name; its unpickler by lengths
         raise InputError(damaged) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError):
         raise InputError(damaged) from None
