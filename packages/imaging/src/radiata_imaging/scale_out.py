@@ -298,7 +298,7 @@ class _Team:
     def outcomes(
         self, work: Callable[..., Any], items: Sequence[Any], arguments: Sequence[Any] = ()
     ) -> Iterator[Outcome]:
-        given = {"work": work, "arguments": tuple(arguments), "folder": str(Path.cwd())}
+        given: dict[str, Any] = {"work": work, "arguments": tuple(arguments), "folder": str(Path.cwd())}
         futures = self.client.map(_attempt, list(items), **given, pure=False)
         ended: queue.SimpleQueue[int] = queue.SimpleQueue()
         for place, future in enumerate(futures):

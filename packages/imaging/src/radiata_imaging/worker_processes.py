@@ -109,6 +109,11 @@ class _Processes:
                 process.join()
 
 
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
 def _serve(number: int, scheduler: str, threads: int, folder: str, keys: Any) -> None:
     """The life of a process: it works for the scheduler, and ends with the process that started it."""
     import asyncio
@@ -118,7 +123,7 @@ def _serve(number: int, scheduler: str, threads: int, folder: str, keys: Any) ->
     )  # Ctrl-C goes to all processes; the first one ends the others
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if "torch" in sys.modules:  # by the program's own module: the environment came too late
         sys.modules["torch"].set_num_threads(threads)
     from distributed import Worker

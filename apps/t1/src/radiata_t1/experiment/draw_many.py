@@ -101,7 +101,7 @@ class Ready:
         """Whether the model draws covariates with the heads."""
         return hasattr(self.denoiser, "modalities")
 
-    def covariates(self, count: int) -> dict[str, Tensor]:
+    def covariates(self, count: int) -> dict[str, Any]:
         """Conditions of so many rows, as keywords of a denoiser."""
         return {} if self.row is None else {"covariates": self.row.to(self.device).expand(count, -1)}
 
@@ -177,7 +177,7 @@ def _ready(verb: "Sample", *checksums: str) -> Ready:
 
 def _written(seeds: Sequence[int], verb: "Sample", rows: int, ready: Ready) -> Iterator[int]:
     # A kernel may round differently for another number of rows: the last batch is filled up.
-    heads, values = ready.heads([*seeds, *seeds[-1:] * (rows - len(seeds))])
+    heads, values = ready.heads([*seeds, *[seeds[-1]] * (rows - len(seeds))])
     for place, seed in enumerate(seeds):
         more = {} if values is None else {"Covariates": _named(ready.scale, values[place])}
         head, spec = heads[place], spec_of(ready.loaded)

@@ -84,11 +84,11 @@ def measured_bytes(denoiser: Any, event: Sequence[int], covariates: Mapping[str,
             torch.cuda.reset_peak_memory_stats(device)
             denoiser(x, t, **given)
             return float(torch.cuda.max_memory_allocated(device) - held)
-        held = _resident("VmRSS")
+        resident = _resident("VmRSS")
         reset = _reset_peak()
         denoiser(x, t, **given)
     peak = _resident("VmHWM") if reset else 2**20 * peak_memory_mib()["process"]
-    return max(peak - held, 4.0 * x.numel())
+    return max(peak - resident, 4.0 * x.numel())
 
 
 def _resident(key: str) -> float:
