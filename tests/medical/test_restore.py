@@ -367,7 +367,7 @@ def test_several_at_once_give_the_same_bytes(restore: Call, tmp_path: Path) -> N
     for name in ("a", "b"):
         save(tmp_path / "in" / f"{name}.nii.gz", head_at(affine), affine)
     assert restore(tmp_path / "in", tmp_path / "one", "--noise", "5") == 0
-    assert restore(tmp_path / "in", tmp_path / "two", "--noise", "5", "--jobs", "2") == 0
+    assert restore(tmp_path / "in", tmp_path / "two", "--noise", "5", "--processes", "2") == 0
     for name in ("a_restored.nii.gz", "b_restored.nii.gz"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 

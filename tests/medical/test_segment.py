@@ -207,6 +207,24 @@ def tiny_network(path: Path, classes: int = 35, seed: int = 0, **metadata: objec
     return path
 
 
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Label maps and tables, byte for byte; a scan that cannot be used is named, and the others are done."""
+    for name in SHAPES:
+        write_scan(tmp_path / "scans" / f"{name}.nii.gz", name)
+    (tmp_path / "scans" / "c.nii.gz").write_bytes(b"no scan")
+    model = tiny_network(tmp_path / "one.safetensors")
+    call = (tmp_path / "scans", "--window", 64, "--model", model)
+    assert run(*call, "--out", tmp_path / "one") == 1
+    assert run(*call, "--out", tmp_path / "two", "--processes", 2) == 1
+    said = capfd.readouterr().err
+    assert said.count("c failed: ") == 2 and "Traceback" not in said
+    for name in ("a_dseg.nii.gz", "b_dseg.nii.gz", "a_dseg.tsv", "volumes.csv", "qc.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    assert run(*call, "--out", tmp_path / "two", "--processes", 0) == 1
+    assert "expected at least 1 process" in capfd.readouterr().err
+
+
 def test_networks_from_files_are_an_ensemble_and_have_the_structures(tmp_path: Path) -> None:
     write_scan(tmp_path / "a.nii.gz", "a")
     one = tiny_network(tmp_path / "one.safetensors")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from radiata_core.errors import InputError
+from radiata_imaging.scale_out import Workers
 
 if TYPE_CHECKING:
     from radiata_medical.data.degradations import Degradation
@@ -129,8 +130,10 @@ class Restore:
     """Of draws, and of masks, holes and noise in simulations."""
     device: Literal["cpu", "auto"] = "cpu"
     """Where the networks are; auto takes a GPU if there is one."""
-    jobs: int = 1
-    """Scans at once, each in a process of its own with models of its own."""
+    processes: int = 1
+    """Scans at once, each in a process of its own with models of its own. One that is killed loses nothing."""
+    scheduler: str | None = None
+    """Address of a dask scheduler, as tcp://10.0.0.1:8786, or its file: its workers restore, over a shared file system."""
     assume_axcodes: str | None = None
     """Orientation (such as RAS) of scans whose header carries none."""
     overwrite: bool = False
@@ -152,11 +155,12 @@ class Restore:
     def _check(self) -> None:
         if self.out.name.endswith((".nii", ".nii.gz")):
             raise InputError(f"expected a folder as --out; got {self.out}. Files are named after the scans.")
-        if self.draws < 2 or min(self.batch_size, self.jobs) < 1 or min(self.tile, self.halo, self.seed) < 0:
+        if self.draws < 2 or self.batch_size < 1 or min(self.tile, self.halo, self.seed) < 0:
             raise InputError(
-                "expected --draws >= 2, --batch-size and --jobs >= 1, --tile, --halo and --seed >= 0; got "
-                f"{self.draws}, {self.batch_size}, {self.jobs}, {self.tile}, {self.halo} and {self.seed}. Change them."
+                "expected --draws >= 2, --batch-size >= 1, --tile, --halo and --seed >= 0; got "
+                f"{self.draws}, {self.batch_size}, {self.tile}, {self.halo} and {self.seed}. Change them."
             )
+        Workers(self.processes, self.scheduler)
         if len(set(self.planes)) != len(self.planes):
             raise InputError(
                 f"expected different axes as --planes; got {' '.join(self.planes)}. Leave it out for the best two."

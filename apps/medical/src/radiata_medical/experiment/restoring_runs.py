@@ -9,10 +9,8 @@ given.
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ from radiata_core.errors import InputError
 from radiata_core.files import plain, write_json
 from radiata_core.runs import Progress, Run
 from radiata_imaging.nifti import open_image, read_volume, sidecar_path
+from radiata_imaging.scale_out import Workers, device_of_worker
 from radiata_imaging.volume import Volume, times
 from radiata_medical.data.bias_estimate import estimate_bias
 from radiata_medical.data.degradations import Bias, Degradation, Hole
@@ -45,7 +44,8 @@ _NO_MATTER = (
     "out",
     "overwrite",
     "dry_run",
-    "jobs",
+    "processes",
+    "scheduler",
     "device",
     "mask",
     "field",
@@ -199,26 +199,25 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
 
 
 def _outcomes(verb: "Restore", cases: tuple[Case, ...], task: Task | None) -> Iterator[Outcome]:
-    if verb.jobs == 1 or len(cases) == 1:
+    workers = Workers(verb.processes, verb.scheduler).at_most(len(cases))
+    if workers.here:
         for case in cases:
             yield restore_case(verb, case, task)
         return
-    threads = max(1, torch.get_num_threads() // verb.jobs)
-    with ProcessPoolExecutor(verb.jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        waiting = [pool.submit(restore_case, verb, case) for case in cases]
-        try:
-            for done in as_completed(waiting):
-                yield done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    with workers.started() as crew:
+        for ended in crew.outcomes(_restored_elsewhere, cases, (verb,)):
+            yield ended.value or Outcome(ended.item.name, str(ended.item.path), reason=ended.error)
+
+
+def _restored_elsewhere(case: Case, verb: "Restore") -> Outcome:
+    return restore_case(verb, case)
 
 
 def _settings(verb: "Restore") -> Settings:
     planes = tuple("ijk".index(axis) for axis in verb.planes) or None
     return Settings(
-        verb.mode, verb.draws, verb.evaluations, verb.batch_size, verb.tile, verb.halo, planes, verb.jobs == 1,
-        verb.keep_measured, verb.seed, verb.save,
+        verb.mode, verb.draws, verb.evaluations, verb.batch_size, verb.tile, verb.halo, planes,
+        Workers(verb.processes, verb.scheduler).here, verb.keep_measured, verb.seed, verb.save,
     )  # fmt: skip
 
 
@@ -270,7 +269,8 @@ def _models(
 def _device(word: str) -> str:
     if word != "auto":
         return word
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return device_of_worker(found)
 
 
 def _mask_of(mask: Path, case: Case) -> Path:

@@ -1,17 +1,19 @@
 """`radiata-medical segment`: labels, volumes and doubts of a scan, a folder of scans, or a BIDS tree."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from radiata_core.errors import InputError
+from radiata_imaging.scale_out import Workers, device_of_worker, warm
 
 if TYPE_CHECKING:
     from radiata_core.runs import Progress, Run
-    from radiata_imaging.volume import Volume
     from radiata_medical.data.scans import Case
     from radiata_medical.experiment.outputs import Facts
     from radiata_medical.experiment.segmenting_models import ScanSegmenter
@@ -69,6 +71,10 @@ class Segment:
     """Of the noise in features and draws."""
     device: Literal["cpu", "auto"] = "cpu"
     """Where to compute; auto takes a GPU if there is one."""
+    processes: int = 1
+    """Scans at once, each in a process of its own with models of its own. One that is killed loses nothing."""
+    scheduler: str | None = None
+    """Address of a dask scheduler, as tcp://10.0.0.1:8786, or its file: its workers segment, over a shared file system."""
     overwrite: bool = False
     """Segment again what is already there."""
 
@@ -84,7 +90,7 @@ class Segment:
         cases = find_cases(self.source)
         if len(cases) == 1:  # a single scan is refused before anything is written
             read_scan(cases[0].path, assume_axcodes=self.assume_axcodes)
-        segmenter = self._segmenter()
+        segmenter = self.segmenter()
         todo = self._todo(cases, segmenter)
         from radiata_core.runs import Run
 
@@ -108,17 +114,23 @@ class Segment:
                 f"expected --batch-size, --draws and --steps of at least 1; got {self.batch_size}, {self.draws} and "
                 f"{self.steps}."
             )
+        Workers(self.processes, self.scheduler)
         if not 0 <= self.min_quality <= 1:
             raise InputError(f"expected --min-quality in [0, 1]; got {self.min_quality}.")
 
-    def _segmenter(self) -> "ScanSegmenter":
+    def segmenter(self) -> "ScanSegmenter":
+        """What the options describe.
+
+        Raises:
+            InputError: no such model, or one of another kind.
+        """
         from radiata_medical.experiment.segmenting_models import load_segmenter
 
         device = "cpu"
         if self.device == "auto":
             from accelerate import Accelerator
 
-            device = str(Accelerator().device)
+            device = device_of_worker(str(Accelerator().device))
         return load_segmenter(
             self.method, self.model, prior=self.prior, passes=self.tta, draws=self.draws, steps=self.steps,
             window=self.window, batch_size=self.batch_size, seed=self.seed, keep_largest=self.keep_largest,
@@ -171,73 +183,117 @@ class Segment:
     ) -> dict[str, str]:
         """Segment and write; returns what failed and why."""
         from radiata_core.runs import Progress
-        from radiata_medical.data.scans import read_scan
         from radiata_medical.experiment.segmenting_outputs import write_description, write_tables
 
         failed: dict[str, str] = {}
         if cases[0].bids:
             write_description(self.out)
-        single = len(todo) == 1
+        workers = Workers(self.processes, self.scheduler).at_most(len(todo))
+        single = len(todo) == 1 and workers.here
         with Progress(None if single else len(cases), "segment", unit="part" if single else "scan") as bar:
             bar.update(0 if single else len(cases) - len(todo))
-            for case, facts in todo:
+            for case, done, error in self._outcomes(workers, todo, segmenter, bar if single else None):
                 name = (case.relative / case.name).as_posix()
-                try:
-                    scan = read_scan(case.path, assume_axcodes=self.assume_axcodes)
-                    quality = self._one(case, scan, facts, segmenter, bar if single else None)
-                except (InputError, MemoryError) as error:
+                if error:
                     if len(cases) == 1:
-                        raise
-                    failed[name] = " ".join(str(error).split()) or "out of memory."
-                    print(f"radiata-medical segment: {name} failed: {failed[name]}", file=sys.stderr)
-                    run.log.write(case=name, error=failed[name])
+                        raise InputError(error)
+                    failed[name] = error
+                    print(f"radiata-medical segment: {name} failed: {error}", file=sys.stderr)
+                    run.log.write(case=name, error=error)
                 else:
-                    run.log.write(case=name, quality=quality)
+                    self._say(case, done)
+                    run.log.write(case=name, quality=done.quality)
                     write_tables(self.out, cases, segmenter.table, self.min_quality)
                 bar.update(0 if single else 1)
         return failed
 
-    def _one(
+    def _outcomes(
         self,
-        case: "Case",
-        scan: "Volume",
-        facts: "Facts",
+        workers: Workers,
+        todo: "list[tuple[Case, Facts]]",
         segmenter: "ScanSegmenter",
         bar: "Progress | None",
-    ) -> float:
-        """Segment one scan and write its files; returns its quality. A single scan counts its parts on the bar."""
-        import time
+    ) -> "Iterator[tuple[Case, Done, str]]":
+        """Case, what was found and why it failed, as they end; here with the segmenter at hand."""
+        with workers.started() as crew:
+            here = (partial(_segmented, segmenter=segmenter, bar=bar), (self,))
+            work, given = here if workers.here else (_segmented, (self,))
+            for ended in crew.outcomes(work, todo, given):
+                yield ended.item[0], ended.value, ended.error
 
-        from radiata_medical.experiment.segmenting_outputs import write_segmented
-
-        began = time.monotonic()
-
-        def counted(done: int, total: int) -> None:
-            if bar is not None:
-                bar.total = total
-                bar.update(done - bar.done)
-
-        found = segmenter.segment(scan, counted)
-        write_segmented(
-            self.out,
-            case,
-            scan,
-            found,
-            segmenter.table,
-            facts,
-            began,
-            entropy=self.entropy,
-            posteriors=self.posteriors,
-        )
-        quality = found.segmentation.quality
-        for note in found.notes:
+    def _say(self, case: "Case", done: "Done") -> None:
+        """What a user wants to know of a scan."""
+        for note in done.notes:
             print(f"radiata-medical segment: {case.name}: {note}", file=sys.stderr)
-        if quality < self.min_quality:
+        if done.quality < self.min_quality:
             print(
-                f"radiata-medical segment: warning: {case.name}: quality {quality:.2f} below {self.min_quality:g}; "
+                f"radiata-medical segment: warning: {case.name}: quality {done.quality:.2f} below {self.min_quality:g}; "
                 "look at it before its volumes are used",
                 file=sys.stderr,
             )
-        size = found.segmentation.intracranial_ml
-        print(f"{case.name}: quality {quality:.2f}" + (f", intracranial {size:.0f} ml" if size else ""))
-        return quality
+        size = done.intracranial_ml
+        print(f"{case.name}: quality {done.quality:.2f}" + (f", intracranial {size:.0f} ml" if size else ""))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What is told of a scan that was segmented.
+
+    Attributes:
+        quality: Expected mean Dice of its structures.
+        intracranial_ml: Total intracranial volume; 0 if it is not known.
+        notes: What was done in another way than asked.
+    """
+
+    quality: float
+    intracranial_ml: float
+    notes: tuple[str, ...]
+
+
+def _segmented(
+    task: "tuple[Case, Facts]",
+    verb: Segment,
+    segmenter: "ScanSegmenter | None" = None,
+    bar: "Progress | None" = None,
+) -> Done:
+    """Read a scan, segment it and write its files.
+
+    Raises:
+        InputError: the scan cannot be used, or this machine has other models.
+    """
+    import time
+
+    from radiata_medical.data.scans import read_scan
+    from radiata_medical.experiment.segmenting_outputs import write_segmented
+
+    case, facts = task
+    scan = read_scan(case.path, assume_axcodes=verb.assume_axcodes)
+    began = time.monotonic()
+    if segmenter is None:
+        segmenter = warm(_loaded, verb, tuple(facts.models.items()))
+
+    def counted(done: int, total: int) -> None:
+        if bar is not None:
+            bar.total = total
+            bar.update(done - bar.done)
+
+    found = segmenter.segment(scan, counted)
+    write_segmented(
+        verb.out, case, scan, found, segmenter.table, facts, began, entropy=verb.entropy, posteriors=verb.posteriors
+    )  # fmt: skip
+    whole = found.segmentation
+    return Done(whole.quality, whole.intracranial_ml or 0.0, found.notes)
+
+
+def _loaded(verb: Segment, models: tuple[tuple[str, str], ...]) -> "ScanSegmenter":
+    """The verb's segmenter in a worker.
+
+    Raises:
+        InputError: its models are not those of the process that asked.
+    """
+    segmenter = verb.segmenter()
+    if tuple(segmenter.models.items()) != models:
+        raise InputError(
+            f"expected the same models on all machines; got others for {', '.join(dict(models))}. Install one version."
+        )
+    return segmenter
