@@ -1,5 +1,6 @@
 """A tiny training in its own process, for the tests that kill it. Usage: tiny_training.py FOLDER STEPS resume|new [slow]"""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -88,11 +89,30 @@ class Train:
     steps: int = 60
     resume: bool = False
     pause: float = 0.0
+    accumulate: int = 2
+    noise: Path | None = None
+    """Where each process writes the first number of noise of every piece, under its rank."""
 
     def run(self) -> None:
         torch.set_num_threads(1)
-        changes = options(steps=self.steps, resume=self.resume)
-        train(tiny_denoiser(), objective, Points(self.pause), self.folder, changes, validation=Points())
+        changes = options(steps=self.steps, resume=self.resume, accumulate=self.accumulate)
+        loss = objective if self.noise is None else Told(self.noise / f"{os.environ.get('RANK', '0')}.txt")
+        train(tiny_denoiser(), loss, Points(self.pause), self.folder, changes, validation=Points())
+
+
+@dataclass(frozen=True)
+class Told:
+    """The objective, which writes down what it draws."""
+
+    file: Path
+
+    def __call__(self, denoiser, x0, generators, **conditions):
+        if torch.is_grad_enabled():
+            copy = torch.Generator()
+            copy.set_state(generators[0].get_state())
+            with self.file.open("a") as stream:
+                stream.write(f"{torch.rand((), generator=copy).item()!r}\n")
+        return objective(denoiser, x0, generators, **conditions)
 
 
 if __name__ == "__main__":
