@@ -77,10 +77,9 @@ def test_every_preset_is_a_command_that_its_application_accepts(app, package):
     )
     for preset in offer.presets:
         assert preset.reads is None or preset.reads in {reader.name for reader in offer.readers}
-        ends = [
-            list(f.options) if isinstance(f, Choice) else [f.low, f.default, f.high] for f in preset.fields
-        ]
-        for values in itertools.product(*ends):
+        ends = [list(f.options) if isinstance(f, Choice) else [f.low, f.high] for f in preset.fields]
+        for turn in range(max(map(len, ends), default=1)):
+            values = [end[min(turn, len(end) - 1)] for end in ends]
             given = dict(zip([field.name for field in preset.fields], values, strict=True))
             for verb, *words in preset.words(given, {"scan": "scan.nii.gz", "out": "out"}):
                 tyro.cli(
