@@ -139,7 +139,8 @@ as a pickle.
 
 Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `sidecars`, `logs` and
 `provenance`, `shipped_weights` (a model by name, file or run), `commands` (verbs and exit codes), `signals`, `errors`, and
-`types`, where shapes are named.
+`types`, where shapes are named. Files of strangers: `foreign_files` (what one may declare; a parser's error as one line) and
+`bounded_building` (a network no larger than its weights).
 
 Modules are imported when they are first used: `import radiata_core` costs a command line nothing and does not
 import torch.
