@@ -260,7 +260,7 @@ def _affine(rng: np.random.Generator, spec: CohortSpec, scale: float) -> tuple[n
 def region_volumes(labels: np.ndarray, voxel_ml: float) -> dict[str, float]:
     """Millilitres of each of `REGIONS` in a label array whose voxels hold `voxel_ml` ml."""
     size = int(labels.max()) + 1
-    counts = sum(np.bincount(plane.ravel(), minlength=size) for plane in labels)
+    counts = np.sum([np.bincount(plane.ravel(), minlength=size) for plane in labels], axis=0)
     return {
         name: float(sum(counts[code] for code in codes if code < len(counts)) * voxel_ml)
         for name, codes in REGIONS.items()

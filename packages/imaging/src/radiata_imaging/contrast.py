@@ -80,10 +80,10 @@ def intensities_of(
         mean[codes], texture[codes] = drawn, tissue.texture
     flat, out = labels.ravel(), np.empty(labels.size, np.float32)
     for first in range(0, len(flat), _PIECE):
-        codes, piece = flat[first : first + _PIECE], out[first : first + _PIECE]
+        part, piece = flat[first : first + _PIECE], out[first : first + _PIECE]
         rng.standard_normal(out=piece, dtype=np.float32)
-        piece *= texture[codes]
-        piece += mean[codes]
+        piece *= texture[part]
+        piece += mean[part]
         np.maximum(piece, 0.0, out=piece)
     return out.reshape(labels.shape)
 

@@ -145,12 +145,14 @@ class Sample:
                         run.log.write(seed=seed, file=file_name(seed))
                         bar.update(1)
                 else:
+
+                    def noted(outcome: Any) -> None:
+                        for seed in outcome.value or ():
+                            run.log.write(seed=seed, file=file_name(seed))
+
                     completed(
                         drawn, groups, (self, rows, ready.settings), workers=workers, bar=bar, size=len,
-                        name=lambda seeds: f"seeds {' '.join(map(str, seeds))}",
-                        each=lambda outcome: [
-                            run.log.write(seed=seed, file=file_name(seed)) for seed in outcome.value or ()
-                        ],
+                        name=lambda seeds: f"seeds {' '.join(map(str, seeds))}", each=noted,
                     )  # fmt: skip
         print(self.out)
 
