@@ -58,6 +58,7 @@ def test_a_process_takes_its_share_of_a_fake_memory(tiny_run: Path, tmp_path: Pa
     assert ready.rows(7, 4, 2) == 7
 
 
+@pytest.mark.slow  # the peak of a process that held more before says nothing of this call
 def test_a_large_map_is_measured() -> None:
     """A network whose only map is 8 MiB a row: the peak grows by that, within a quarter."""
 

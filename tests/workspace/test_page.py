@@ -307,8 +307,9 @@ def test_value_under_the_cursor_and_the_other_sides_letters(viewed: Tab) -> None
 def served(words: list[str], environment: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
     """A server and its link."""
     process = subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a suite in the background ignores it
+    )  # fmt: skip
     found = re.search(r"http\S+", process.stdout.readline())  # type: ignore[union-attr]
     assert found, process.communicate(timeout=60)
     return process, found[0]

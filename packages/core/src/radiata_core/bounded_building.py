@@ -7,6 +7,7 @@ counted before it is made, and the first that exceeds the allowance ends the bui
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ _ROOM = 2**24
 """Elements beyond the weights: positions, frequencies, masks."""
 _TIMES = 8
 """Times the elements of the weights that building may make: drawn, scaled, copied."""
+_LEAST_CALLS = 50_000
+"""Operations that any network may take: tables of indices are made in loops."""
 _CALLS = 50
 """Operations a tensor of the weights; a few draw and scale it."""
 
@@ -39,7 +42,7 @@ class BoundedBuilding(TorchDispatchMode):
     def __init__(self, weights: Mapping[str, torch.Tensor], where: object) -> None:
         super().__init__()
         self.elements = _ROOM + _TIMES * sum(tensor.numel() for tensor in weights.values())
-        self.calls = 1000 + _CALLS * len(weights)
+        self.calls = _LEAST_CALLS + _CALLS * len(weights)
         self.where = where
 
     def __torch_dispatch__(
@@ -62,7 +65,7 @@ def _elements(thing: Any) -> int:
     if isinstance(thing, bool | float) or thing is None:
         return 0
     if isinstance(thing, int):
-        return abs(thing)
+        return 0 if thing == sys.maxsize else abs(thing)  # the end of a slice that has none
     if isinstance(thing, list | tuple) and thing and all(isinstance(n, int) for n in thing):
         return math.prod(max(1, abs(n)) for n in thing)
     return 0
