@@ -43,7 +43,14 @@ from radiata_core.specs import buildable
 from radiata_core.tiling import Block, TiledDenoiser, _at
 from radiata_core.types import Batch, Time
 
-__all__ = ["OverlappingDenoiser", "WithCoordinates", "coordinates_of", "noise_of_box", "weights_of_line"]
+__all__ = [
+    "JoinedInput",
+    "OverlappingDenoiser",
+    "WithCoordinates",
+    "coordinates_of",
+    "noise_of_box",
+    "weights_of_line",
+]
 
 
 def coordinates_of(
@@ -68,12 +75,11 @@ def coordinates_of(
     return torch.stack(torch.meshgrid(*lines, indexing="ij")).float()[None]
 
 
-@buildable("with-coordinates")
-class WithCoordinates(nn.Module):
-    """A network whose last input channels are places, given as the condition `coordinates`.
+class JoinedInput(nn.Module):
+    """A network that is given a condition as further channels of its input.
 
     Args:
-        network: Any network `(x, noise_level, ...)` with as many further input channels as there are axes.
+        network: Any network `(x, noise_level, ...)` with as many further input channels as the condition has.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -85,6 +91,15 @@ class WithCoordinates(nn.Module):
     def multiple(self) -> int:
         """What the axes of its grid divide by."""
         return int(getattr(self.network, "multiple", 1))
+
+
+@buildable("with-coordinates")
+class WithCoordinates(JoinedInput):
+    """A network whose last input channels are places, given as the condition `coordinates`.
+
+    Args:
+        network: Any network `(x, noise_level, ...)` with as many further input channels as there are axes.
+    """
 
     def forward(
         self, x: Tensor, noise_level: Tensor, *more: Any, coordinates: Tensor, **conditions: Any

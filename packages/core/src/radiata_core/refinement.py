@@ -38,7 +38,7 @@ from radiata_core.denoisers import NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmaps import NetworkFlowMap, sample_flow_map
 from radiata_core.nets.unet import depth_to_space, space_to_depth
-from radiata_core.overlapping_windows import coordinates_of, noise_of_box
+from radiata_core.overlapping_windows import JoinedInput, coordinates_of, noise_of_box
 from radiata_core.paths import Path
 from radiata_core.predictions import Prediction
 from radiata_core.seeds import seed_of
@@ -90,22 +90,12 @@ def finer(folded: Folded, coarse: Coarse, factor: int, scale: float) -> Fine:
 
 
 @buildable("given-coarse")
-class GivenCoarse(nn.Module):
+class GivenCoarse(JoinedInput):
     """A network whose last input channels are the coarse grid, given as the condition `coarse`.
 
     Args:
         network: Any network `(x, noise_level, ...)` with as many further input channels as the coarse grid has.
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.options = {"network": network}
-        self.network = network
-
-    @property
-    def multiple(self) -> int:
-        """What the axes of its grid divide by."""
-        return int(getattr(self.network, "multiple", 1))
 
     def forward(
         self, x: Tensor, noise_level: Tensor, *more: Any, coarse: Tensor, **conditions: Any
