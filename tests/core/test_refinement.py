@@ -91,15 +91,18 @@ def test_a_head_does_not_depend_on_how_it_is_cut(jumps, stochastic):
     assert float((seam - whole).abs().max()) > 1e-3  # without a halo there is a seam, so the test can see one
 
 
-def test_a_box_is_drawn_as_in_the_whole_and_a_row_by_its_seed():
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_a_box_is_drawn_as_in_the_whole_and_a_row_by_its_seed(stochastic):
     stage, coarse = stage_of(), noise(2, 1, 40, 32, 32, seed=2)
-    whole = refine(stage, coarse, [5, 6], steps=2, corruption=0.2)
-    again = refine(stage, coarse[1:], [6], steps=2, corruption=0.2)
-    box = refine(stage, coarse[1:, :, 8:], [6], steps=2, corruption=0.2, origin=(8, 0, 0))
+    whole = refine(stage, coarse, [5, 6], steps=2, corruption=0.2, stochastic=stochastic)
+    again = refine(stage, coarse[1:], [6], steps=2, corruption=0.2, stochastic=stochastic)
+    box = refine(
+        stage, coarse[1:, :, 8:], [6], steps=2, corruption=0.2, stochastic=stochastic, origin=(8, 0, 0)
+    )
     torch.testing.assert_close(again, whole[1:], rtol=0, atol=2e-6)
     # 17 coarse voxels from the cut and from the border there is nothing that the box does not know.
     torch.testing.assert_close(box[:, :, 34:], whole[1:, :, 50:], rtol=0, atol=2e-6)
-    other = refine(stage, coarse[1:], [7], steps=2, corruption=0.2)
+    other = refine(stage, coarse[1:], [7], steps=2, corruption=0.2, stochastic=stochastic)
     assert float((other - again).abs().mean()) > 0.01
 
 
