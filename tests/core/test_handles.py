@@ -39,10 +39,13 @@ def test_after_a_handle_all_is_as_before_to_the_bit(name):
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_neutral_settings_change_nothing(name):
+    """To the bit; but for the network that computes in another order, to rounding, what a hook looks at."""
     network, x, level = backbone(name), picture(name), told(name)
     before = answer(network, x, level)
     with routed(network, shared=1.0), windowed(network, 1), tapped(network, next(iter(sites_of(network)))):
-        assert torch.equal(answer(network, x, level), before)
+        found = answer(network, x, level)
+    rounding = 1e-14 if name == "medforj" else 0.0
+    torch.testing.assert_close(found, before, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("name", MAKERS)
