@@ -1,8 +1,10 @@
 """Put the stages of a cascade among the weights that ship, as one file in half precision.
 
     python apps/t1/ship_cascade.py NAME RUN [RUN ...] --steps 3 3 2 --corruptions 0.05 0.05 0.03 --stochastic 1 0 0
+        --worse early - - --guidances 2 1 1
 
-RUNs are those of `radiata-t1 train --stage`, or of `distil` on them, coarsest first. Run from a checkout; `radiata-t1 sample
+RUNs are those of `radiata-t1 train --stage`, or of `distil` on them, coarsest first; --worse names an earlier or
+smaller run of a stage, which guides it, or - for none. Run from a checkout; `radiata-t1 sample
 --cascade NAME` then finds it. The model card is written by hand beside it.
 """
 
@@ -12,7 +14,7 @@ from pathlib import Path
 from radiata_core.checkpoint import load_model, save_model
 from radiata_core.refinement import Cascade
 from radiata_core.runs import read_json
-from radiata_t1.model.cascades import joined
+from radiata_t1.model.cascades import guided, joined
 
 
 def main() -> None:
@@ -24,8 +26,13 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, required=True)
     parser.add_argument("--corruptions", nargs="+", type=float, required=True)
     parser.add_argument("--stochastic", nargs="+", type=int)
+    parser.add_argument("--worse", nargs="+", default=[])
+    parser.add_argument("--guidances", nargs="+", type=float, default=[])
     options = parser.parse_args()
     models = [load_model(run) for run in options.runs]
+    for number, worse in enumerate(options.worse):
+        if worse != "-":
+            models[number] = guided(models[number], load_model(worse), options.guidances[number])
     whole, metadata, _ = joined(models)
     cascade = Cascade(
         list(whole.stages),
@@ -39,7 +46,7 @@ def main() -> None:
     stages = [
         {
             key: model.metadata.get(key)
-            for key in ("coarse_spacing_mm", "block", "training", "distillation", "step")
+            for key in ("coarse_spacing_mm", "block", "training", "distillation", "step", "worse")
         }
         | {"options": {k: v for k, v in record.get("options", {}).items() if k not in own}}
         for model, record in zip(models, records, strict=True)

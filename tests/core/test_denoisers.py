@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from radiata_core.anchors import PooledGaussian
-from radiata_core.denoisers import EDMDenoiser, Guided, MedForJInput, NetworkDenoiser, UnitVariance
+from radiata_core.denoisers import (
+    Autoguided,
+    EDMDenoiser,
+    Guided,
+    MedForJInput,
+    NetworkDenoiser,
+    UnitVariance,
+)
 from radiata_core.errors import InputError
 from radiata_core.paths import DiscreteVPPath, LinearPath, Path, TrigonometricPath, VEPath, VPPath
 from radiata_core.predictions import Prediction, convert
@@ -148,6 +155,36 @@ def test_guidance_extrapolates_and_one_is_free(generator: torch.Generator) -> No
     assert Mean.calls == 2
     assert torch.equal(Guided(Mean(), 1.0)(x, t, covariates=c), x + 0.5)
     assert Mean.calls == 3
+
+
+def test_a_worse_denoiser_guides_away_from_itself(generator: torch.Generator) -> None:
+    """D_worse + w (D - D_worse), conditions as they are; the score of p^w / p_worse^(w - 1); one costs nothing."""
+
+    class Normal:
+        """x_0 of variance v on the linear path."""
+
+        path = LinearPath()
+
+        def __init__(self, variance: float) -> None:
+            self.variance, self.calls = variance, 0
+
+        def __call__(self, x, t, shift):  # type: ignore[no-untyped-def]
+            self.calls += 1
+            return (1 - t) * self.variance * x / ((1 - t) ** 2 * self.variance + t**2) + shift
+
+    x, t, shift = torch.randn(5, 3, generator=generator), torch.tensor(0.5), torch.full((5, 3), 0.25)
+    good, bad = Normal(1.0), Normal(3.0)
+    told = Autoguided(good, bad, 2.0)(x, t, shift=shift)
+    # Scores of p_t: -x / var_t with var_t = (1 - t)^2 v + t^2; E[x_0 | x_t] = (x + t^2 score) / (1 - t).
+    score = 2.0 * (-x / 0.5) - 1.0 * (-x / 1.0)
+    torch.testing.assert_close(told, (x + 0.25 * score) / 0.5 + shift)
+    assert (good.calls, bad.calls) == (1, 1)
+    assert torch.equal(Autoguided(good, bad, 1.0)(x, t, shift=shift), good(x, t, shift=shift))
+    assert bad.calls == 1
+    other = Normal(1.0)
+    other.path = DiscreteVPPath()  # type: ignore[assignment]
+    with pytest.raises(InputError, match="two denoisers of one path"):
+        Autoguided(good, other)
 
 
 def test_a_denoiser_is_rebuilt_from_its_description(generator: torch.Generator) -> None:

@@ -1,5 +1,7 @@
 """Stages of a cascade: exact rearrangements, places that do not depend on the cut, and the law of a Gaussian field."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -25,10 +27,12 @@ from radiata_core.refinement import (
 from radiata_core.seeds import seed_of
 
 
-def stage_of(placed: bool = False, jumps: bool = False, corruption: float = 0.2) -> Refinement:
+def stage_of(
+    placed: bool = False, jumps: bool = False, corruption: float = 0.2, seed: int = 0, **more: Any
+) -> Refinement:
     """A stage with weights that are not zero anywhere: a local network of two levels, receptive field below 16."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         network: nn.Module = UNet(
             in_channels=9 + 3 * placed,
             out_channels=8,
@@ -49,7 +53,7 @@ def stage_of(placed: bool = False, jumps: bool = False, corruption: float = 0.2)
         network = WithCoordinates(network)
     kind = NetworkFlowMap if jumps else NetworkDenoiser
     denoiser = kind(GivenCoarse(network), LinearPath(), "velocity", UnitVariance(1.0))
-    return Refinement(denoiser, 2, 0.1, corruption, placed).eval()
+    return Refinement(denoiser, 2, 0.1, corruption, placed, **more).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +176,36 @@ def test_a_stage_survives_its_file(tmp_path, jumps):
     loaded = load_model(tmp_path / "stage.safetensors").denoiser
     assert isinstance(loaded, Refinement)
     torch.testing.assert_close(refine(loaded, coarse, [1]), refine(stage, coarse, [1]), rtol=0, atol=0)
+
+
+def test_a_guided_stage_is_a_stage_whose_denoiser_is_guided(tmp_path):
+    """What the house draws with a worse version is what the mix of the two by hand draws; in blocks, and from a file."""
+    worse = stage_of(placed=True, seed=1).denoiser
+    stage, coarse = stage_of(placed=True, worse=worse, guidance=1.75), noise(1, 1, 8, 8, 8)
+
+    class Mixed(nn.Module):
+        multiple = 2
+
+        def forward(
+            self, x, level, **given
+        ):  # velocities mix as denoisers do: both are linear in E[x_0 | x_t]
+            better = stage.denoiser.network(x, level, **given)
+            return better + 0.75 * (better - worse.network(x, level, **given))
+
+    by_hand = Refinement(
+        NetworkDenoiser(Mixed(), LinearPath(), "velocity", UnitVariance(1.0)), 2, 0.1, 0.2, True
+    )
+    drawn = refine(stage, coarse, [3], corruption=0.1)
+    torch.testing.assert_close(drawn, refine(by_hand, coarse, [3], corruption=0.1), rtol=1e-4, atol=1e-5)
+    assert float((drawn - refine(stage_of(placed=True), coarse, [3], corruption=0.1)).abs().max()) > 1e-3
+    torch.testing.assert_close(
+        refine(stage, coarse, [3], corruption=0.1, tile=4, halo=16), drawn, rtol=0, atol=2e-5
+    )
+    save_model(tmp_path / "stage.safetensors", stage, metadata={})
+    loaded = load_model(tmp_path / "stage.safetensors").denoiser
+    torch.testing.assert_close(refine(loaded, coarse, [3], corruption=0.1), drawn, rtol=0, atol=0)
+    with pytest.raises(InputError, match="denoiser to guide"):
+        stage_of(jumps=True, worse=worse)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Stages of a cascade from the command's side: trained, distilled, put on a base model, and drawn to files."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from radiata_t1.experiment.distil import Distil
 from radiata_t1.experiment.sample import Sample, file_name
 from radiata_t1.experiment.train import Train
 from radiata_t1.model.build import Architecture, build_denoiser
-from radiata_t1.model.cascades import Finer, joined
+from radiata_t1.model.cascades import Finer, guided, joined
 from radiata_t1.model.predictions import PredictionType
 from radiata_t1.model.stages import build_stage, jumping_stage
 
@@ -215,6 +216,40 @@ def test_a_cascade_survives_its_file(runs: tuple[Path, Path], tmp_path: Path) ->
     with torch.no_grad():
         torch.testing.assert_close(loaded(coarse, [1]), cascade(coarse, [1]), rtol=0, atol=0)
         assert loaded(coarse, [1], until=4.0).shape[2:] == (12, 12, 12)
+
+
+def test_a_stage_begins_with_the_weights_of_another(
+    store: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Its weights and its scale, and a card that says so; with a learning rate of nothing they are what it ends with."""
+    again = trained(
+        store, tmp_path / "on", "2mm", positions=False, init=str(runs[1]), learning_rate=1e-12, seed=5
+    )
+    before, after = (load_model(run).denoiser for run in (runs[1], again))
+    assert isinstance(before, Refinement) and isinstance(after, Refinement) and after.scale == before.scale
+    for name, weight in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], weight, rtol=0, atol=1e-8)
+    assert load_model(again).metadata["training"]["init"] == runs[1].name
+    with pytest.raises(InputError, match="same channels, blocks, corruption and positions"):
+        trained(store, tmp_path / "other", "2mm", positions=False, init=str(runs[1]), channels=(4, 8))
+
+
+def test_a_worse_run_guides_a_stage(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """The file of a cascade holds both; at a weight of 1 it draws what the stage alone draws, beyond it something else."""
+    coarse = torch.randn(1, 1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    alone = load_model(runs[0])
+    drawn = {}
+    for weight in (1.0, 2.0):
+        stage = guided(alone, load_model(runs[0]), weight).denoiser
+        for parameter in stage.worse.parameters():
+            parameter.data = parameter.data * 0.9
+        cascade, _, _ = joined([dataclasses.replace(alone, denoiser=stage)])
+        save_model(tmp_path / "whole.safetensors", cascade, metadata={})
+        with torch.no_grad():
+            drawn[weight] = load_model(tmp_path / "whole.safetensors").denoiser(coarse, [1])
+    with torch.no_grad():
+        torch.testing.assert_close(drawn[1.0], joined([alone])[0](coarse, [1]), rtol=0, atol=0)
+    assert float((drawn[2.0] - drawn[1.0]).abs().max()) > 1e-4
 
 
 def test_what_does_not_fit_is_one_line(

@@ -9,6 +9,8 @@ libraries are imported inside `run()`, so help answers at once.
     exit 130  interrupted by Ctrl-C or SIGTERM; what was saved stays
 
 An exception that is none of the known kinds is a bug: it keeps its traceback, and exits with 1.
+
+`--log-json`, with every verb, makes standard error JSON lines (`radiata_core.json_lines`); the last one has the exit code.
 """
 
 import contextlib
@@ -18,16 +20,21 @@ import inspect
 import io
 import os
 import sys
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from radiata_core.errors import InputError
+from radiata_core.json_lines import JsonLines, json_stderr
 from radiata_core.signals import interruptible
 
 __all__ = ["main"]
 
+_LOG_JSON = "--log-json"
+_ABOUT_LOG_JSON = f"{_LOG_JSON}, with every verb: each line on standard error is one JSON object (default: plain lines)."
+_FRAMES = "".join(map(chr, range(0x2500, 0x2580)))  # tyro draws a box around what it explains
 _NO_MEMORY = "ran out of memory; use a smaller --batch-size, a smaller grid, or a machine with more"
 _SYSTEM = {
     errno.ENOSPC: "no space left on the disk; free some or choose another --out. Earlier files are intact",
@@ -54,6 +61,22 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
         argv: Arguments without the program's name; `sys.argv` if None.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if _LOG_JSON not in arguments:
+        return _dispatched(app, summary, verbs, arguments, alone=argv is None)
+    arguments = [word for word in arguments if word != _LOG_JSON]
+    began = time.monotonic()
+    with json_stderr(app, arguments[0] if arguments and arguments[0] in verbs else "") as lines:
+        code = _dispatched(app, summary, verbs, arguments, alone=argv is None)
+        lines.finish()
+        seconds = round(time.monotonic() - began, 3)
+        lines.record("error" if code else "info", f"ended with {code}", exit_code=code, seconds=seconds)
+    return code
+
+
+def _dispatched(
+    app: str, summary: str, verbs: Mapping[str, type], arguments: Sequence[str], alone: bool
+) -> int:
+    """Exit code of the verb that is named first, or of the questions of help and version."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview(app, summary, verbs), file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
@@ -69,7 +92,7 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
         what = "option" if word.startswith("-") else "verb"
         print(f"{app}: error: unknown {what} {word!r}; {hint} See {app} --help.", file=sys.stderr)
         return 2
-    return _run(f"{app} {word}", verbs[word], arguments[1:], alone=argv is None)
+    return _run(f"{app} {word}", verbs[word], arguments[1:], alone)
 
 
 def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
@@ -81,6 +104,8 @@ def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
             sys.stdout.flush()
         return 0
     except SystemExit as stop:  # tyro: 0 after help, 2 after a mistake it has explained
+        if not stop.code:
+            print(_ABOUT_LOG_JSON)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt as error:
         if (
@@ -95,8 +120,11 @@ def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
     except Exception as error:
         line = _explained(error)
         if line is None:
-            traceback.print_exc()
             line = f"this is a bug ({type(error).__name__}); please report it with the lines above"
+            if isinstance(sys.stderr, JsonLines):
+                sys.stderr.record("error", line, traceback=traceback.format_exc())
+                return 1
+            traceback.print_exc()
         print(f"{name}: error: {line}", file=sys.stderr)
         return 1
 
@@ -129,7 +157,11 @@ def _parsed(name: str, verb: type, arguments: Sequence[str]) -> Any:
             said = io.StringIO(f"{name}: error: {' '.join(str(error).split())}\n")
         raise
     finally:
-        sys.stderr.write(said.getvalue())
+        text = said.getvalue()
+        if isinstance(sys.stderr, JsonLines):  # what tyro lays out over several lines is one object
+            text = " ".join(text.translate(dict.fromkeys(map(ord, _FRAMES))).split())
+            text = f"error: {text.removeprefix(f'{name}: error: ')}\n" if text else ""
+        sys.stderr.write(text)
 
 
 def _explained(error: Exception) -> str | None:
@@ -166,7 +198,7 @@ def _overview(app: str, summary: str, verbs: Mapping[str, type]) -> str:
     width = max(map(len, verbs), default=0)
     rows = [f"  {name:<{width}}  {_first_line(verb)}" for name, verb in verbs.items()]
     head = [f"usage: {app} VERB [options]", "", summary, "", "verbs:"]
-    foot = ["", f"{app} VERB --help explains one; {app} --version says which this is."]
+    foot = ["", _ABOUT_LOG_JSON, f"{app} VERB --help explains one; {app} --version says which this is."]
     return "\n".join(head + rows + foot)
 
 

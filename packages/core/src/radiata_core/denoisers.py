@@ -14,6 +14,8 @@ References:
     Karras, Aittala, Aila & Laine, "Elucidating the design space of diffusion-based generative models", 2022,
         https://arxiv.org/abs/2206.00364, eq. 7 and table 1.
     Ho & Salimans, "Classifier-free diffusion guidance", 2022, https://arxiv.org/abs/2207.12598, eq. 6.
+    Karras, Aittala, Kynkäänniemi, Lehtinen, Aila & Laine, "Guiding a diffusion model with a bad version of itself", 2024,
+        https://arxiv.org/abs/2406.02507, section 3.
 """
 
 from dataclasses import dataclass
@@ -30,7 +32,16 @@ from radiata_core.predictions import Prediction, convert
 from radiata_core.specs import buildable
 from radiata_core.types import Batch, Time
 
-__all__ = ["Denoiser", "EDMDenoiser", "Guided", "MedForJInput", "NetworkDenoiser", "Scaling", "UnitVariance"]
+__all__ = [
+    "Autoguided",
+    "Denoiser",
+    "EDMDenoiser",
+    "Guided",
+    "MedForJInput",
+    "NetworkDenoiser",
+    "Scaling",
+    "UnitVariance",
+]
 
 
 @runtime_checkable
@@ -271,3 +282,54 @@ class Guided:
         nothing = {k: None if v is None else torch.full_like(v, torch.nan) for k, v in conditions.items()}
         free = self.denoiser(x, t, **nothing)
         return torch.lerp(free, given, self.weight)
+
+
+@dataclass(frozen=True)
+class Autoguided:
+    """Guidance by a worse version of the denoiser, denoiser in, denoiser out: D_w = D_worse + w (D - D_worse).
+
+    Where a denoiser is unsure it spreads over what is not data, and a version with fewer weights or less training spreads
+    further in the same directions. To go from the worse to the better and beyond leaves those directions, with the
+    conditions as they are; classifier-free guidance sharpens the condition as well. w = 1 is the denoiser alone.
+
+    Attributes:
+        denoiser: A denoiser.
+        worse: The same denoiser, smaller or earlier in its training, told the same conditions.
+        weight: w, usually between 1 and 3.
+
+    Raises:
+        InputError: denoisers of two paths; a weight other than 0 and 1, and noise that is not Gaussian.
+    """
+
+    denoiser: Denoiser
+    worse: Denoiser
+    weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        if self.weight not in (0.0, 1.0):
+            require_gaussian(self.denoiser, "autoguidance, a sum of scores,")
+        if self.denoiser.path != self.worse.path:
+            raise InputError(
+                f"expected two denoisers of one path; got {self.denoiser.path} and {self.worse.path}. "
+                "Guide by an earlier state of the same training."
+            )
+
+    @property
+    def network(self) -> nn.Module:
+        """That of the denoiser."""
+        found: nn.Module = self.denoiser.network  # type: ignore[attr-defined]
+        return found
+
+    @property
+    def kernel(self) -> Kernel:
+        return kernel_of(self.denoiser)
+
+    @property
+    def path(self) -> Path:
+        return self.denoiser.path
+
+    def __call__(self, x: Batch, t: Time, **conditions: Tensor | None) -> Batch:
+        better = self.denoiser(x, t, **conditions)
+        if self.weight == 1.0:
+            return better
+        return torch.lerp(self.worse(x, t, **conditions), better, self.weight)

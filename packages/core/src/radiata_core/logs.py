@@ -1,7 +1,8 @@
 """What a run says while it runs: one JSON object a line for programs, one moving line for people.
 
 `Log` appends to `log.jsonl` and flushes each line; a line cut short by a kill is dropped on the next opening.
-`Progress` is a tqdm bar on standard error; where that is no terminal, a plain line every half minute.
+`Progress` is a tqdm bar on standard error; where that is no terminal, a plain line every half minute, which is an object
+with its counts where standard error is JSON lines (`radiata_core.json_lines`).
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from radiata_core.files import atomic_path, plain
+from radiata_core.json_lines import JsonLines
 
 __all__ = ["Log", "Progress", "progress", "read_log"]
 
@@ -116,6 +118,7 @@ class Progress:
         )
         self.start, self.done = start, start
         self.began = self.said = clock()
+        self.told = start  # the count that was said last
         self.figures: dict[str, float | str] = {}
         self._bar = None
         if self.stream.isatty():
@@ -134,7 +137,15 @@ class Progress:
                 self._bar.set_postfix(self.figures, refresh=False)
             self._bar.update(count)
         elif self.clock() - self.said >= self.every:
-            self.said = self.clock()
+            self._say()
+
+    def _say(self) -> None:
+        self.said, self.told = self.clock(), self.done
+        if isinstance(self.stream, JsonLines):
+            counted = {"done": self.done, "total": self.total, "unit": self.unit}
+            seconds = round(self.said - self.began, 3)
+            self.stream.record("progress", self.line(), **self.figures | counted, seconds=seconds)
+        else:
             print(self.line(), file=self.stream, flush=True)
 
     def line(self) -> str:
@@ -151,6 +162,8 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
+        elif isinstance(self.stream, JsonLines) and self.told != self.done:  # a program wants the last count
+            self._say()
 
     def __enter__(self) -> "Progress":
         return self

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from radiata_core import tables
-from radiata_core.denoisers import NetworkDenoiser
+from radiata_core.denoisers import Autoguided, Denoiser, NetworkDenoiser
 from radiata_core.errors import InputError
 from radiata_core.flowmaps import NetworkFlowMap, sample_flow_map
 from radiata_core.nets.unet import depth_to_space, space_to_depth
@@ -116,9 +116,11 @@ class Refinement(nn.Module):
         scale: s, the rms of the residual in the units of x, > 0.
         corruption: Largest sd of the corruption in training, >= 0, in the units of x.
         placed: Whether the network is told places, in units of 100 mm from the centre of the field of view.
+        worse: An earlier or smaller version of the denoiser, by which `refine` guides it (`denoisers.Autoguided`).
+        guidance: Weight of that guidance; 1 is none.
 
     Raises:
-        InputError: a number out of range.
+        InputError: a number out of range; guidance of a stage that was distilled.
     """
 
     def __init__(
@@ -128,8 +130,14 @@ class Refinement(nn.Module):
         scale: float = 0.1,
         corruption: float = 0.0,
         placed: bool = False,
+        worse: NetworkDenoiser | None = None,
+        guidance: float = 1.0,
     ) -> None:
         super().__init__()
+        if worse is not None and not isinstance(denoiser, NetworkDenoiser):
+            raise InputError(
+                "expected a denoiser to guide; got a stage that was distilled. Leave out the worse one."
+            )
         if factor < 2 or not scale > 0 or not corruption >= 0:
             raise InputError(
                 f"expected factor >= 2, scale > 0 and corruption >= 0; got {factor}, {scale} and {corruption}. "
@@ -142,17 +150,31 @@ class Refinement(nn.Module):
             float(corruption),
             placed,
         )
+        self.worse, self.guidance = worse, float(guidance)
 
     @property
     def options(self) -> dict[str, Any]:
         """The arguments that rebuild this stage."""
+        guided = {} if self.worse is None else {"worse": self.worse, "guidance": self.guidance}
         return {
             "denoiser": self.denoiser,
             "factor": self.factor,
             "scale": self.scale,
             "corruption": self.corruption,
             "placed": self.placed,
-        }
+        } | guided
+
+    @property
+    def guided(self) -> Denoiser | NetworkFlowMap:
+        """What is solved: the denoiser, guided by the worse one where there is one."""
+        if self.worse is None or isinstance(self.denoiser, NetworkFlowMap):
+            return self.denoiser
+        return Autoguided(self.denoiser, self.worse, self.guidance)
+
+    @property
+    def told_like(self) -> tuple[int, float, float, bool]:
+        """Factor, scale, corruption and places: two stages that agree in them see the same and say the same."""
+        return self.factor, self.scale, self.corruption, self.placed
 
     @property
     def multiple(self) -> int:
@@ -221,9 +243,9 @@ def refine(
 ) -> Fine:
     """One arrow of a cascade: fine grids, `(batch, channels, *grid times factor)`, row i by seed i and coarse row i alone.
 
-    A distilled stage (a flow map) jumps `steps` times; a denoiser is solved by DPM-Solver++(2M) in as many evaluations, or
-    by its stochastic form, whose noise belongs to a place too: more evaluations, fewer of the errors that a deterministic
-    solver carries along.
+    A distilled stage (a flow map) jumps `steps` times; a denoiser, guided if the stage has a worse one, is solved by
+    DPM-Solver++(2M) in as many evaluations, or by its stochastic form, whose noise belongs to a place too: more
+    evaluations, fewer of the errors that a deterministic solver carries along.
 
     Args:
         stage: The stage, in evaluation mode.
@@ -269,7 +291,7 @@ def refine(
         jumps = TiledFlowMap(stage.denoiser, tile, halo, together)
         folded = sample_flow_map(jumps, x, LinearGrid()(steps, path), **conditions)
     else:
-        blocks = TiledDenoiser(stage.denoiser, tile, halo, together)
+        blocks = TiledDenoiser(stage.guided, tile, halo, together)
         table = tables.sde_dpmpp_2m if stochastic else tables.dpmpp_2m
         grid_of_times: Grid = LogSNRGrid() if stochastic else LinearGrid()
         corner = [n * stage.factor for n in start]

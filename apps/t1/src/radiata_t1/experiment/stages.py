@@ -1,12 +1,11 @@
 """Stages of a cascade in `train --stage` and `distil`: heads of a store at the fine spacing in, one `Refinement` out."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from radiata_core.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from radiata_core.checkpoint import LoadedModel
     from radiata_core.refinement import Refinement
     from radiata_core.train import Trained
@@ -29,9 +28,9 @@ def train_stage(command: "Train") -> None:
     from radiata_t1.model.stages import build_stage
 
     assert command.stage is not None
-    if command.network != "unet" or command.prediction != "rflow" or command.jointly or command.init:
+    if command.network != "unet" or command.prediction != "rflow" or command.jointly:
         raise InputError(
-            "expected --stage with --network unet and --prediction rflow, without --jointly and --init; got another choice. "
+            "expected --stage with --network unet and --prediction rflow, without --jointly; got another choice. "
             "Leave them out."
         )
     spacing = resolution_mm(command.stage)
@@ -46,7 +45,7 @@ def train_stage(command: "Train") -> None:
         )
         block = (command.block,) * 3
         blocks = FineBlocks(store, "train", stage, spacing, block)
-        stage.scale = residual_rms(blocks)
+        stage.scale = residual_rms(blocks) if command.init is None else _begun(stage, command.init)
         held_out = FineBlocks(store, "validation", stage, spacing, block)
         parameters = sum(p.numel() for p in stage.parameters())
         if command.dry_run:
@@ -73,7 +72,7 @@ def train_stage(command: "Train") -> None:
                 command.out,
                 _plain(command._options()),
                 validation=_some(held_out),
-                metadata=_metadata(store, blocks.people, spacing * stage.factor, block),
+                metadata=_metadata(store, blocks.people, spacing * stage.factor, block, command.init),
                 groups=blocks.people if command.balance else None,
             )
     _said(trained, command.steps)
@@ -127,6 +126,28 @@ def distil_stage(command: "Distil", loaded: "LoadedModel", file: "Path") -> None
     _said(trained, command.steps)
 
 
+def _begun(stage: "Refinement", name: str) -> float:
+    """Put the weights of a model of the same stage into `stage`; the scale that they were trained at.
+
+    Raises:
+        InputError: a model of another kind or another stage.
+    """
+    from radiata_core.checkpoint import load_model
+    from radiata_core.refinement import Refinement
+    from radiata_core.specs import describe
+    from radiata_t1.model.weights import find_model
+
+    begun = load_model(find_model(name)).denoiser
+    own = describe(stage)
+    if not isinstance(begun, Refinement) or describe(begun) | {"scale": own["scale"]} != own:
+        raise InputError(
+            f"expected --init of a stage with the same channels, blocks, corruption and positions; got another in {name}. "
+            "Give the options that it was trained with."
+        )
+    stage.load_state_dict(begun.state_dict())
+    return begun.scale
+
+
 def _fast(stage: "Refinement") -> "Refinement":
     import torch
 
@@ -148,7 +169,9 @@ def _some(blocks: Any) -> Any:
     return torch.utils.data.Subset(blocks, chosen.tolist())
 
 
-def _metadata(store: "Store", people: list[str], coarse_mm: float, block: tuple[int, ...]) -> dict[str, Any]:
+def _metadata(
+    store: "Store", people: list[str], coarse_mm: float, block: tuple[int, ...], init: str | None
+) -> dict[str, Any]:
     from radiata_t1.model.bundle import INTENDED_USE
 
     return {
@@ -163,6 +186,7 @@ def _metadata(store: "Store", people: list[str], coarse_mm: float, block: tuple[
             "store_id": store.store_id,
             "people": len(set(people)),
             "heads": len(people),
+            "init": None if init is None else Path(init).name,
         },
     }
 

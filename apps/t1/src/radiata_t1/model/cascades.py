@@ -9,7 +9,7 @@ since they were trained on cleaner and many more blocks than the base on heads.
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,12 +19,13 @@ from radiata_core.checkpoint import LoadedModel, load_model
 from radiata_core.errors import InputError
 from radiata_core.provenance import peak_memory_mib
 from radiata_core.refinement import Cascade, Refinement, box_mean, refine
+from radiata_core.specs import describe, rebuild
 from radiata_imaging.preprocess import PreprocessSpec
 from radiata_imaging.volume import times
 from radiata_t1.model.memory import bytes_of
 from radiata_t1.model.weights import find_model
 
-__all__ = ["BRIGHTEST", "CASCADE", "Finer", "joined", "resolution_mm"]
+__all__ = ["BRIGHTEST", "CASCADE", "Finer", "guided", "joined", "resolution_mm"]
 
 CASCADE = "cascade-1mm"
 """The stages that `sample` takes when none are named."""
@@ -78,6 +79,35 @@ def joined(models: Sequence[LoadedModel]) -> tuple[Cascade, dict[str, Any], str]
     checksum = hashlib.sha256("".join(model.sha256 for model in models).encode()).hexdigest()
     stochastic = [bool(s.get("stochastic", False)) for s in sampling]
     return Cascade(stages, spacings[0], steps, corruptions, stochastic), dict(first.metadata), checksum
+
+
+def guided(model: LoadedModel, worse: LoadedModel, weight: float) -> LoadedModel:
+    """The stage of a run, guided by the denoiser of an earlier or smaller run of it (`denoisers.Autoguided`).
+
+    Args:
+        model: The run of a stage.
+        worse: Another, told the same.
+        weight: Of the guidance, 1 for none.
+
+    Raises:
+        InputError: models that are not stages told the same.
+    """
+    better, other = model.denoiser, worse.denoiser
+    if (
+        not isinstance(better, Refinement)
+        or not isinstance(other, Refinement)
+        or better.told_like != other.told_like
+    ):
+        raise InputError(
+            "expected two runs of one stage, of the same factor, scale, corruption and positions; got others. "
+            "Train the worse one with --init, or with the options of the better."
+        )
+    with torch.random.fork_rng(devices=[]):
+        stage = rebuild(describe(better) | {"worse": describe(other.denoiser), "guidance": weight})
+    stage.denoiser.load_state_dict(better.denoiser.state_dict())
+    stage.worse.load_state_dict(other.denoiser.state_dict())
+    note = {"sha256": worse.sha256, "step": worse.metadata.get("step"), "guidance": weight}
+    return replace(model, denoiser=stage.eval(), metadata=model.metadata | {"worse": note})
 
 
 @dataclass(frozen=True)
@@ -146,6 +176,7 @@ class Finer:
             "CascadeSteps": list(self.cascade.steps[: len(made)]),
             "CascadeCorruptions": list(self.cascade.corruptions[: len(made)]),
             "CascadeStochastic": list(self.cascade.stochastic[: len(made)]),
+            "CascadeGuidances": [float(stage.guidance) for stage in list(self.cascade.stages)[: len(made)]],  # type: ignore[arg-type]
             "ResolutionMM": self.spacing,
         }
 
