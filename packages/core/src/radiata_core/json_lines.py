@@ -28,7 +28,7 @@ from radiata_core.files import plain
 __all__ = ["JsonLines", "json_stderr"]
 
 _LEVELS = ("progress", "info", "warning", "error")
-_SAID = re.compile(r"(?P<level>warning|error|interrupted)(: |$)", re.IGNORECASE)
+_SAID = re.compile(r"(?P<level>warning|error): ", re.IGNORECASE)
 _HOUSE_ERROR = re.compile(r"(^|: )expected .+; got .+|\bfailed: ")
 """How every error of the house reads, also where a list of them is printed."""
 
@@ -96,6 +96,8 @@ class JsonLines(io.TextIOBase):
         said = _SAID.match(message)
         if said:
             self.record(said["level"].lower(), message[said.end() :])
+        elif message.startswith("interrupted"):
+            self.record("warning", message)
         else:
             self.record("error" if _HOUSE_ERROR.search(message) else "info", message)
 

@@ -169,7 +169,7 @@ class Refinement(nn.Module):
         """What is solved: the denoiser, guided by the worse one where there is one."""
         if self.worse is None or isinstance(self.denoiser, NetworkFlowMap):
             return self.denoiser
-        return Autoguided(self.denoiser, self.worse, self.guidance)
+        return Autoguided(self.denoiser, self.worse, self.guidance)  # type: ignore[return-value]  # its path is read only
 
     @property
     def told_like(self) -> tuple[int, float, float, bool]:
