@@ -9,7 +9,8 @@
               RandBiasField, RandRicianNoise, ScaleIntensityRangePercentiles; with torchio where it is installed:
               RandomAffine, RandomElasticDeformation, RandomBiasField, and the same between and after
     prepare   NIfTI -> LPS -> smoothing and resampling -> percentiles -> crop or pad -> stored: ours into a store of 16 bits,
-              MONAI's Compose (`data_pipeline.py`) into a file of float32
+              MONAI's Compose (`data_pipeline.py`) into a file of float32, neither compressed; the arm `lzf` is ours with the
+              compression that `prepare` has by default
 
 One thread; processor seconds of this process; the arms take turns, ratios are made within a repeat, and the figure is their
 median with the least and the largest. Whether both do the same is checked with everything random but the texture switched
@@ -203,15 +204,18 @@ def prepare(given: argparse.Namespace) -> dict[str, float]:
             if spacing == 1:
                 found["prepare_max_difference_1mm"] = float(np.abs(ours - theirs).max())
 
-            def store(turn: int, spec: PreprocessSpec = spec, place: str = place) -> None:
-                writer = StoreWriter(folder / f"{place}-{turn}.h5", spec.shape, spec)
+            def store(
+                turn: int, spec: PreprocessSpec = spec, place: str = place, kept: str | None = None
+            ) -> None:
+                writer = StoreWriter(folder / f"{place}-{turn}-{kept}.h5", spec.shape, spec, compression=kept)
                 writer.append(Item(prepare_volume(read_volume(path), spec).array, "head"))
                 writer.finish()
 
             def save(turn: int, transforms: Any = transforms, place: str = place) -> None:
                 torch.save(transforms({"image": str(path)})["image"], folder / f"{place}-{turn}.pt")
 
-            found |= figures("prepare", place, alternated({"ours": store, "monai": save}, given.repeats))
+            arms = {"ours": store, "monai": save, "lzf": lambda turn, store=store: store(turn, kept="lzf")}
+            found |= figures("prepare", place, alternated(arms, given.repeats))
     return found
 
 

@@ -100,8 +100,9 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     """Holes filled in each axial slice (the neck leaves the field of view open below), then in 3-D."""
     from scipy import ndimage
 
-    slices = [ndimage.binary_fill_holes(mask[:, :, k]) for k in range(mask.shape[2])]
-    return ndimage.binary_fill_holes(np.stack(slices, axis=2))
+    within = np.zeros((3, 3, 3), bool)
+    within[:, :, 1] = ndimage.generate_binary_structure(2, 1)
+    return ndimage.binary_fill_holes(ndimage.binary_fill_holes(mask, within))
 
 
 def _centre(mask: np.ndarray, affine: np.ndarray, depth: float) -> np.ndarray:

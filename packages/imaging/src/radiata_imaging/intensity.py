@@ -85,7 +85,8 @@ def percentiles(array: Float[np.ndarray, "*shape"], levels: tuple[float, float])
         array: The image, finite, not empty.
         levels: In percent, 0 to 100.
     """
-    flat = array.ravel()
+    upright = tuple(slice(None, None, -1 if stride < 0 else 1) for stride in array.strides)
+    flat = array[upright].ravel(order="K")  # a turned image is not copied to be counted
     sample = np.sort(flat[:: max(1, flat.size // _SAMPLE)])
     low, high = (_quantile(flat, sample, level / 100.0) for level in levels)
     return low, high

@@ -138,21 +138,31 @@ def apply_axes(
         interpolation: Kernel for positions between voxels.
         antialias: Smooth before a coarser grid (never for NEAREST).
     """
-    for axis in axes:  # each pass handles the first axis and moves it last; after three the order is back
+    upside_down = array.permute(2, 1, 0)  # as NIfTI lies in memory
+    if upside_down.is_contiguous() and not array.is_contiguous():
+        turned = apply_axes(upside_down, axes[::-1], interpolation, antialias=antialias)
+        return turned.permute(2, 1, 0).contiguous()
+    for place, axis in enumerate(axes):
         if axis.is_crop:
-            array = _crop(array, axis).movedim(0, -1)
+            array = _crop(array, axis, place)
             continue
         matrix = torch.as_tensor(axis.matrix(interpolation, antialias=antialias)).to(array)
-        array = torch.tensordot(array, matrix, dims=([0], [1]))
+        if place == 0:  # products that move no axis, so that no pass copies the volume
+            array = (matrix @ array.flatten(1)).unflatten(1, array.shape[1:])
+        else:
+            array = matrix @ array if place == 1 else array @ matrix.T
     return array
 
 
-def _crop(array: torch.Tensor, axis: Axis) -> torch.Tensor:
+def _crop(array: torch.Tensor, axis: Axis, place: int) -> torch.Tensor:
     start = round(axis.start)
     low, high = max(start, 0), min(start + axis.target, axis.source)
+    inside = array.narrow(place, min(low, axis.source), max(high - low, 0))
     if (low, high) == (start, start + axis.target):
-        return array[low:high]
-    out = array.new_zeros((axis.target, *array.shape[1:]))
+        return inside
+    shape = list(array.shape)
+    shape[place] = axis.target
+    out = array.new_zeros(shape)
     if high > low:
-        out[low - start : high - start] = array[low:high]
+        out.narrow(place, low - start, high - low).copy_(inside)
     return out

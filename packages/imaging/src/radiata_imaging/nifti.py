@@ -25,7 +25,7 @@ import nibabel as nib
 import numpy as np
 
 from radiata_core.errors import InputError
-from radiata_core.runs import atomic_path, write_json
+from radiata_core.runs import atomic_path
 from radiata_imaging.declared_images import check_image
 from radiata_imaging.volume import Volume, centred_affine, check_affine, times
 
@@ -330,10 +330,12 @@ def write_volume(
             "StoredSlope": slope,
             "ClippedFraction": clipped,
         }
-    with atomic_path(path) as temporary:
-        _save(image, temporary, compressed=path.name.endswith(".gz"))
+    card = None
     if sidecar is not None:
-        write_json(sidecar_path(path), json.loads(json.dumps(facts | dict(sidecar))))
+        told = json.loads(json.dumps(facts | dict(sidecar)))
+        card = sidecar_path(path), lambda part: told
+    with atomic_path(path, card) as temporary:
+        _save(image, temporary, compressed=path.name.endswith(".gz"))
     return path
 
 

@@ -89,7 +89,7 @@ def resample(
             Axis(n, m, float(start), _snapped(float(step)))
             for n, m, start, step in zip(volume.shape, target.shape, relative[:3, 3], steps, strict=True)
         ]
-        values = torch.from_numpy(np.ascontiguousarray(volume.array - np.float32(outside)))
+        values = torch.from_numpy(volume.array - np.float32(outside))
         array = apply_axes(values, axes, interpolation, antialias=antialias).numpy() + np.float32(outside)
         return Volume(array, target.affine)
     return Volume(_turned(volume, target, relative, interpolation, antialias, outside), target.affine)

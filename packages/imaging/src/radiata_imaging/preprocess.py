@@ -216,11 +216,10 @@ def prepare_volume(
         high=high,
         head_fraction=fraction,
     )
-    values = torch.from_numpy(np.ascontiguousarray(oriented.array)).to(device)
-    values = apply_axes(
-        values - low, record.axes
-    )  # minus low: what lies outside the field of view is background
-    values = values.mul(2 / (high - low)).sub(1).clamp(-1, 1)
+    # Minus low: what lies outside the field of view is background.
+    values = torch.from_numpy(oriented.array - np.float32(low)).to(device)
+    values = apply_axes(values, record.axes).contiguous()
+    values.mul_(2 / (high - low)).sub_(1).clamp_(-1, 1)
     return Prepared(values.cpu().numpy(), record)
 
 

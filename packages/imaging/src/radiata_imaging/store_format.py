@@ -19,8 +19,16 @@ TEXT = ("subjects", "sessions", "sources", "sha256", "split", "records")
 
 def encode(values: np.ndarray) -> np.ndarray:
     """Values in [−1, 1] as uint16: round((v + 1)/2 · 65535)."""
-    stored = np.rint((np.asarray(values, dtype=np.float64) + 1) * (65535 / 2))
-    return np.clip(stored, 0, 65535).astype(np.uint16)
+    values = np.asarray(values)
+    stored = np.empty(values.shape, np.uint16)
+    planes, kept = (a[None] if a.ndim < 2 else a for a in (values, stored))
+    for index in range(len(planes)):  # a plane at a time stays in the processor's cache
+        plane = np.asarray(planes[index], dtype=np.float64) + 1
+        plane *= 65535 / 2
+        np.rint(plane, out=plane)
+        np.clip(plane, 0, 65535, out=plane)
+        kept[index] = plane
+    return stored
 
 
 def decode(stored: np.ndarray) -> np.ndarray:

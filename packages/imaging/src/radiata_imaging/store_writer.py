@@ -243,10 +243,11 @@ class StoreWriter:
             file.attrs["order"] = len(self) if order is None else order
         self._seen.add(self._part(self.key(item)).name)
 
-    def finish(self, *, seen_only: bool = False) -> Path:
+    def finish(self, *, seen_only: bool = False, card: Mapping[str, Any] | None = None) -> Path:
         """Make the store from its items, atomically, and remove the parts.
 
         Args:
+            card: Content of the .json beside it, which is there before the store is.
             seen_only: Leave out items of an earlier start that this writer neither appended nor was asked about (`has`).
 
         Raises:
@@ -259,7 +260,8 @@ class StoreWriter:
             raise InputError(f"expected at least one head for {self.path}; got none. See the messages above.")
         rows = [row for *_, row in facts]
         check_subjects(rows)
-        with atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
+        told = None if card is None else (self.path.with_suffix(".json"), lambda part: card)
+        with atomic_path(self.path, told) as temporary, h5py.File(temporary, "w") as file:
             file.attrs["complete"] = False
             images = create_images(file, len(rows), self.shape, self.compression)
             affines = np.empty((len(rows), 4, 4))
