@@ -21,7 +21,7 @@ import torch
 
 from radiata_core.bounded_building import BoundedBuilding
 from radiata_core.errors import InputError
-from radiata_core.files import atomic_path, read_json, sha256, write_json
+from radiata_core.files import atomic_path, read_json, sha256
 from radiata_core.foreign_files import foreign
 from radiata_core.specs import describe, rebuild
 from radiata_core.training_state import load_state, save_state
@@ -70,19 +70,15 @@ def save_model(
         raise InputError(f"expected a name that ends in .safetensors; got {path.name}. Rename the output.")
     description = describe(denoiser)
     stored = {name: _stored(name, tensor, dtype) for name, tensor in denoiser.state_dict().items()}
-    with atomic_path(path) as part:
+    about = {
+        "format": _FORMAT,
+        "denoiser": description,
+        "metadata": dict(metadata),
+        "storage": dtype or "float32",
+    }
+    card = path.with_suffix(".json"), lambda part: about | {"sha256": sha256(part)}
+    with atomic_path(path, card) as part:
         write_tensors(part, stored)
-        checksum = sha256(part)
-    write_json(
-        path.with_suffix(".json"),
-        {
-            "format": _FORMAT,
-            "denoiser": description,
-            "metadata": dict(metadata),
-            "storage": dtype or "float32",
-            "sha256": checksum,
-        },
-    )
 
 
 def _stored(name: str, tensor: torch.Tensor, dtype: str | None) -> torch.Tensor:

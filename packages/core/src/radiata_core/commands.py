@@ -41,6 +41,7 @@ _SYSTEM = {
     errno.EDQUOT: "the disk quota is used up; free some or choose another --out. Earlier files are intact",
     errno.EACCES: "not permitted to use this file; check its owner and mode",
     errno.EPERM: "not permitted to use this file; check its owner and mode",
+    errno.EFBIG: "File too large for a limit (ulimit -f) or for this file system; raise it or choose another --out",
     errno.EROFS: "the file system is read-only; choose another --out",
     errno.ENOENT: "no such file or folder; check the path",
     errno.EISDIR: "expected a file, got a folder; name a file",
@@ -175,8 +176,9 @@ def _explained(error: Exception) -> str | None:
         or "can't allocate memory" in text
     ):
         return _NO_MEMORY
-    if "No space left on device" in text:  # libraries that write by themselves wrap it in their own errors
-        return _SYSTEM[errno.ENOSPC]
+    for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):  # libraries that write wrap it in their own errors
+        if os.strerror(number) in text:
+            return _SYSTEM[number]
     if isinstance(error, OSError) and error.errno in _SYSTEM:
         return f"{error.filename}: {_SYSTEM[error.errno]}" if error.filename else _SYSTEM[error.errno]
     return None

@@ -6,7 +6,8 @@
     results        whatever the command makes
 
 `run.json` is written when the run starts (state "running") and again when it ends: "done", "interrupted" or "failed".
-A run that was killed is the one that still says "running" though nobody holds its lock.
+A run that was killed is the one that still says "running" though nobody holds its lock. The same command with the same
+options and data may begin it again in its folder; where it has checkpoints, it goes on with them if asked to (`resume`).
 """
 
 import contextlib
@@ -14,12 +15,21 @@ import datetime
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from radiata_core.errors import InputError
-from radiata_core.files import atomic_folder, atomic_path, plain, read_json, sha256, write_json
+from radiata_core.files import (
+    atomic_folder,
+    atomic_path,
+    is_unfinished,
+    plain,
+    read_json,
+    remove_left,
+    sha256,
+    write_json,
+)
 from radiata_core.logs import Log, Progress, progress, read_log
 from radiata_core.provenance import peak_memory_mib, provenance
 
@@ -35,11 +45,13 @@ __all__ = [
     "read_json",
     "read_log",
     "sha256",
+    "sole_writer",
     "write_json",
 ]
 
 _LOCK = ".lock"
 _OWNED = ("run.json", "log.jsonl", "checkpoints", "tensorboard")
+_NO_MATTER = ("out", "overwrite", "resume", "dry_run")  # options that do not make another run
 
 
 class Interrupted(KeyboardInterrupt):
@@ -59,7 +71,8 @@ class Run:
         resume: Accept a folder that has content and go on in it; earlier sessions are kept in run.json.
 
     Raises:
-        InputError: the folder has content (and neither flag is given), is a file, or another process works in it.
+        InputError: the folder has content that is not an unfinished run of the same command, options and data (and neither
+            flag is given), is a file, or another process works in it.
     """
 
     def __init__(
@@ -108,7 +121,7 @@ class Run:
                 f"expected a folder to write to; got the file {self.folder}. Choose another --out."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(self.folder)
+        self._lock = _locked(self.folder / _LOCK, self.folder)
         try:
             self._prepare()
             self._began = time.monotonic()
@@ -127,27 +140,62 @@ class Run:
         return self
 
     def _prepare(self) -> None:
-        content = [entry for entry in self.folder.iterdir() if entry.name != _LOCK]
+        remove_left(self.folder)
+        content = [e for e in self.folder.iterdir() if e.name != _LOCK and not is_unfinished(e)]
         if not content:
             return
         if self.resume:
             if self.path.exists():
-                earlier = read_json(self.path)
-                sessions = earlier.pop("sessions", [])
-                kept = ("command", "start", "state", "error", "duration_s", "peak_memory_mib")
-                self.record["sessions"] = [*sessions, {key: earlier[key] for key in kept if key in earlier}]
-        elif not self.overwrite:
-            raise InputError(
-                f"expected an empty or new folder; got {self.folder} with {len(content)} entries. "
-                "Choose another --out, or pass --overwrite to replace it."
-            )
-        elif self.path.exists():  # only what a run wrote is removed: --out may name any folder
-            for name in _OWNED:
-                entry = self.folder / name
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink(missing_ok=True)
+                self._continue(read_json(self.path))
+        elif self.overwrite:
+            if self.path.exists():  # only what a run wrote is removed: --out may name any folder
+                self._clear()
+        else:
+            self._check_unfinished(len(content))
+
+    def _continue(self, earlier: dict[str, Any]) -> None:
+        """Keep the earlier sessions; refuse to go on from what was made of other data."""
+        asked = isinstance(self.record["options"], dict) and self.record["options"].get("resume")
+        if asked or (self.folder / "checkpoints").exists():
+            self._check_data(earlier.get("data") or {})
+        sessions = earlier.pop("sessions", [])
+        kept = ("command", "start", "state", "error", "duration_s", "peak_memory_mib")
+        self.record["sessions"] = [*sessions, {key: earlier[key] for key in kept if key in earlier}]
+
+    def _check_data(self, earlier: Mapping[str, Any]) -> None:
+        for name, checksum in self.record["data"].items():
+            if earlier.get(name, checksum) != checksum:
+                raise InputError(
+                    f"expected the data the run began with, {name} of {str(earlier[name])[:9]}…; got {str(checksum)[:9]}…, "
+                    "a changed file. Restore it, or begin again with --overwrite."
+                )
+
+    def _check_unfinished(self, entries: int) -> None:
+        """Nothing, if the folder holds this very run, which was stopped and has no checkpoints; it is begun again."""
+        earlier = read_json(self.path) if self.path.is_file() else {}
+        same = isinstance(earlier, dict) and earlier.get("state") in ("running", "interrupted", "failed")
+        same = same and all(
+            _lasting(earlier.get(name)) == _lasting(self.record[name])
+            for name in ("command", "options", "data")
+        )
+        if same and not (self.folder / "checkpoints").exists():
+            self._continue(earlier)
+            (self.folder / "log.jsonl").unlink(missing_ok=True)
+            return
+        advice = "Choose another --out, or pass --overwrite to replace it."
+        if same:
+            advice = "Pass --resume to go on from its checkpoints, or --overwrite to begin again."
+        raise InputError(
+            f"expected an empty or new folder; got {self.folder} with {entries} entries. {advice}"
+        )
+
+    def _clear(self) -> None:
+        for name in _OWNED:
+            entry = self.folder / name
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink(missing_ok=True)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._log is not None:
@@ -178,9 +226,34 @@ class Run:
             self._lock = None
 
 
-def _locked(folder: Path) -> IO[str]:
-    """An open file that holds the folder's lock until closed. The system drops it with the process, even by SIGKILL."""
-    path = folder / _LOCK
+def _lasting(options: Any) -> Any:
+    """Options without those that do not make another run."""
+    if not isinstance(options, dict):
+        return options
+    return {name: value for name, value in options.items() if name not in _NO_MATTER}
+
+
+@contextlib.contextmanager
+def sole_writer(path: str | Path) -> Iterator[None]:
+    """While it lasts, no other process that asks makes the file or folder `path`: for results that are no run's folder.
+
+    Raises:
+        InputError: another process makes it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}{_LOCK}")
+    stream = _locked(lock, path)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        stream.close()
+
+
+def _locked(path: Path, what: Path) -> IO[str]:
+    """An open file that holds a lock until closed. The system drops it with the process, even by SIGKILL."""
+    kind = "folder" if path.name == _LOCK else "result"
     while True:
         stream = path.open("a+", encoding="utf-8")
         try:
@@ -194,7 +267,7 @@ def _locked(folder: Path) -> IO[str]:
             owner = stream.read().strip() or "unknown"
             stream.close()
             raise InputError(
-                f"expected a folder that no other process writes to; got {folder}, in use by process {owner}. "
+                f"expected a {kind} that no other process writes to; got {what}, in use by process {owner}. "
                 "Wait for it or choose another --out."
             ) from None
         except OSError:  # a file system without locks

@@ -4,6 +4,7 @@
     Sources        names and checksums of what it was made from
     SyntheticData  true where nothing was recorded
 
+The card is on the disk before its file is (`card_of`, for `files.atomic_path`): a card alone is of a file that never came.
 `free_path` is the other half of the rule: nothing is overwritten unasked. An application fixes its own name once, in its
 `data/sidecar.py`.
 
@@ -11,15 +12,23 @@ References:
     BIDS, derivatives (GeneratedBy, Sources), https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from radiata_core.errors import InputError
-from radiata_core.files import write_json
+from radiata_core.files import read_json, write_json
 
-__all__ = ["free_path", "generated_by", "sidecar_path", "source_list", "write_sidecar"]
+__all__ = [
+    "card_of",
+    "free_path",
+    "generated_by",
+    "in_the_way",
+    "sidecar_path",
+    "source_list",
+    "write_sidecar",
+]
 
 
 def sidecar_path(path: Path) -> Path:
@@ -46,12 +55,29 @@ def free_path(path: Path, overwrite: bool, suffixes: tuple[str, ...], source: Pa
         raise InputError(
             f"expected the output to be another file than its source {source}. Choose another --out."
         )
-    for taken in (path, sidecar_path(path)):
-        if taken.exists() and not overwrite:
-            raise InputError(
-                f"expected a new file; got {taken}, which exists. Choose another --out, or pass --overwrite."
-            )
+    taken = None if overwrite else in_the_way(path, sidecar_path(path))
+    if taken is not None:
+        raise InputError(
+            f"expected a new file; got {taken}, which exists. Choose another --out, or pass --overwrite."
+        )
     return path
+
+
+def in_the_way(path: Path, card: Path) -> Path | None:
+    """What may not be replaced unasked: the file, or what has its card's name and is no card of this house.
+
+    A card of this house without its file was left by a process that was killed between the two.
+    """
+    if path.exists():
+        return path
+    if not card.exists():
+        return None
+    try:
+        makers = read_json(card)["GeneratedBy"]
+        ours = str(makers[0]["Name"]).startswith("radiata-")
+    except (InputError, OSError, KeyError, IndexError, TypeError, ValueError):
+        ours = False
+    return None if ours else card
 
 
 def generated_by(application: str) -> list[dict[str, str]]:
@@ -68,8 +94,10 @@ def source_list(sources: Mapping[str, str]) -> list[dict[str, str]]:
     return [{"Name": name, "SHA256": checksum} for name, checksum in sources.items()]
 
 
-def write_sidecar(path: Path, application: str, sources: Mapping[str, str], **about: Any) -> Path:
-    """Write the card of a file and return where it is.
+def card_of(
+    path: Path, application: str, sources: Mapping[str, str], **about: Any
+) -> tuple[Path, Callable[[Path], Any]]:
+    """The card of a file that is to be written, as `files.atomic_path` takes it.
 
     Args:
         path: The file that it describes.
@@ -77,6 +105,12 @@ def write_sidecar(path: Path, application: str, sources: Mapping[str, str], **ab
         sources: Name → SHA-256 of what the file was made from.
         about: What else is to be found again, in BIDS' spelling: Seed, SyntheticData, ...
     """
-    card = sidecar_path(path)
-    write_json(card, {"GeneratedBy": generated_by(application), "Sources": source_list(sources), **about})
+    card = {"GeneratedBy": generated_by(application), "Sources": source_list(sources), **about}
+    return sidecar_path(path), lambda part: card
+
+
+def write_sidecar(path: Path, application: str, sources: Mapping[str, str], **about: Any) -> Path:
+    """Write the card of a file that is there, and return where it is; arguments as `card_of`."""
+    card, content = card_of(path, application, sources, **about)
+    write_json(card, content(path))
     return card
