@@ -10,7 +10,7 @@ for another source, they are thrown away, since they would not fit.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +129,7 @@ class SubjectWriter:
         voxels: pd.DataFrame | None = None,
         manifest: Mapping[str, Any] | None = None,
         stimuli: "StimulusArrays | None" = None,
+        beside: Callable[[Path], None] | None = None,
     ) -> "Subject":
         """Join the parts into the subject folder and return it.
 
@@ -137,6 +138,7 @@ class SubjectWriter:
             manifest: What is known of the source: `source`, `options`, `zscore`, `repetition_time_s`, `SyntheticData`;
                 `Sources` maps the name of an input to its SHA-256.
             stimuli: What was shown, written into the same folder.
+            beside: Writes what else belongs into the folder, which has not got its name yet.
 
         Raises:
             InputError: no part, tables that do not fit, a stimulus in two splits, no voxel that is finite throughout.
@@ -164,6 +166,8 @@ class SubjectWriter:
                 write_arrays(folder, stimuli)
             card = self._card(folder, trials, table, bad, dict(manifest or {}))
             write_json(folder / "manifest.json", card)
+            if beside is not None:
+                beside(folder)
         self.discard()
         return read_subject(self.folder)
 

@@ -201,7 +201,10 @@ class Prepare:
         if self.dry_run:
             print(f"dry run: {self.out} was not written")
             return
-        self._write(reading, plan)
+        from radiata_core.runs import sole_writer
+
+        with sole_writer(self.out):
+            self._write(reading, plan)
 
     def _check(self) -> None:
         if self.layout not in LAYOUTS:
@@ -241,10 +244,14 @@ class Prepare:
         if self.dry_run:
             print(f"dry run: {self.out} was not written")
             return
-        write_simulated_subject(
-            self.out, kind=kind, train=self.train_stimuli, test=self.test_count, repeats=self.showings,
-            voxels=self.voxel_count, subject=int(self.subject) - 1, seed=self.seed, films=films, overwrite=self.overwrite,
-        )  # fmt: skip
+        from radiata_core.runs import sole_writer
+
+        with sole_writer(self.out):
+            write_simulated_subject(
+                self.out, kind=kind, train=self.train_stimuli, test=self.test_count, repeats=self.showings,
+                voxels=self.voxel_count, subject=int(self.subject) - 1, seed=self.seed, films=films,
+                overwrite=self.overwrite,
+            )  # fmt: skip
         print(f"simulated subject in {self.out}")
 
     def _write(self, reading: "Reading", plan: "TrialPlan") -> None:

@@ -108,11 +108,12 @@ def write_simulated_subject(
             "SyntheticData": True,
             "Sources": {Path(film).name: sha256(Path(film)) for film in films},
         }
-        written = writer.finish(cortex.voxels, about, stimuli)
+        return writer.finish(
+            cortex.voxels, about, stimuli,
+            beside=lambda made: _write_signal(made / "signal.h5", signal, stimuli.table, cortex, options),
+        )  # fmt: skip
     finally:
         writer.discard()
-    _write_signal(written.folder / "signal.h5", signal, stimuli.table, cortex, options)
-    return written
 
 
 def simulated_stimuli(

@@ -14,7 +14,7 @@ a simulation draws at most one spike a millisecond. Times are the centres of bin
 are aligned to; bins of one population have one width, the attribute `bin_s`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +188,15 @@ def to_hz(rates: np.ndarray, bin_s: float) -> np.ndarray:
     return np.asarray(rates) / bin_s
 
 
-def save_population(dataset: xr.Dataset, path: Path) -> None:
-    """Write it atomically as netCDF-4 (HDF5); ends in .h5 or .nc."""
+def save_population(
+    dataset: xr.Dataset, path: Path, card: tuple[Path, Callable[[Path], Any]] | None = None
+) -> None:
+    """Write it atomically as netCDF-4 (HDF5); ends in .h5 or .nc. Its card, if given, is there first (see `atomic_path`)."""
     if Path(path).suffix not in (".h5", ".nc"):
         raise InputError(f"expected a name ending in .h5 or .nc; got {path}. Rename --out.")
     check_population(dataset)
     packed = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars}
-    with atomic_path(path) as part:
+    with atomic_path(path, card) as part:
         dataset.to_netcdf(part, engine="h5netcdf", encoding=packed)
 
 

@@ -24,7 +24,7 @@ from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
 from radiata_imaging.hdf5 import open_hdf5
-from radiata_latents.data.sidecar import write_sidecar
+from radiata_latents.data.sidecar import card_of
 
 __all__ = ["check_belongs", "check_rates", "content_sha256", "load_rates", "rates_dataset", "save_rates"]
 
@@ -171,8 +171,6 @@ def save_rates(dataset: xr.Dataset, path: Path, **about: Any) -> None:
         raise InputError(f"expected a name ending in .h5 or .nc; got {path}. Rename --out.")
     check_rates(dataset)
     packed = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars}
-    with atomic_path(path) as part:
-        dataset.to_netcdf(part, engine="h5netcdf", encoding=packed)
     attributes = dataset.attrs
     sources = {
         str(attributes.get("source", "population")): str(attributes["data_sha256"]),
@@ -186,7 +184,8 @@ def save_rates(dataset: xr.Dataset, path: Path, **about: Any) -> None:
         "Passes": attributes["passes"],
         "Seed": attributes["seed"],
     }
-    write_sidecar(path, sources, **(card | about))
+    with atomic_path(path, card_of(path, sources, **(card | about))) as part:
+        dataset.to_netcdf(part, engine="h5netcdf", encoding=packed)
 
 
 def load_rates(path: Path) -> xr.Dataset:

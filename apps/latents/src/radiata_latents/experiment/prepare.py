@@ -124,11 +124,13 @@ class Prepare:
     def _check(self) -> None:
         if self.out.suffix != ".h5":
             raise InputError(f"expected a name ending in .h5; got {self.out}. Rename --out.")
-        for path in (self.out, self.out.with_suffix(".json")):
-            if path.exists() and not self.overwrite and not self.dry_run:
-                raise InputError(
-                    f"expected a new file; {path} exists. Choose another --out, or pass --overwrite."
-                )
+        from radiata_core.sidecars import in_the_way
+
+        taken = in_the_way(self.out, self.out.with_suffix(".json"))
+        if taken is not None and not self.overwrite and not self.dry_run:
+            raise InputError(
+                f"expected a new file; {taken} exists. Choose another --out, or pass --overwrite."
+            )
         for path in (*self.source, *([self.positions] if self.positions else [])):
             if not path.is_file():
                 raise InputError(f"expected a file to read; got no such file: {path}. Check the path.")
@@ -149,23 +151,22 @@ class Prepare:
             )
 
     def _write(self, made: "xr.Dataset", facts: dict[str, Any]) -> None:
-        from radiata_core.runs import provenance, sha256, write_json
+        from radiata_core.runs import provenance, sha256
         from radiata_latents.data.population import save_population
 
         read = [*self.source, *([self.positions] if self.positions else [])]
         sources = [{"Name": path.name, "SHA256": sha256(path)} for path in read]
-        save_population(made, self.out)
         record = {
             "Description": "Spike counts of trials (trial, time, neuron); rates are expected counts a bin.",
             "SyntheticData": facts["synthetic"],
             "Sources": sources,
             "GeneratedBy": [{"Name": "radiata-latents", "Version": _version()}],
-            "sha256": sha256(self.out),
             "options": asdict(self),
             **facts,
             **provenance(),
         }
-        write_json(self.out.with_suffix(".json"), record)
+        card = self.out.with_suffix(".json"), lambda part: record | {"sha256": sha256(part)}
+        save_population(made, self.out, card)
 
 
 def _version() -> str:

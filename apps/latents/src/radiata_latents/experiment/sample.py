@@ -41,7 +41,7 @@ class Sample:
                 exists.
         """
         from radiata_latents.data.population import save_population
-        from radiata_latents.data.sidecar import free_path, write_sidecar
+        from radiata_latents.data.sidecar import card_of, free_path
 
         free_path(self.out, self.overwrite)
         from radiata_latents.experiment.predictions import load_ensemble
@@ -59,8 +59,7 @@ class Sample:
             )
         model = load_ensemble(self.model)
         made = simulated(model, self.trials, self.bins, self.seed, self.batch_size)
-        save_population(made, self.out)
-        write_sidecar(
+        card = card_of(
             self.out,
             {model.name: model.sha256},
             Description="Trials simulated from the prior of a model; nothing was recorded.",
@@ -71,4 +70,5 @@ class Sample:
             Trials=self.trials,
             Bins=made.sizes["time"],
         )
+        save_population(made, self.out, card)
         print(f"{self.trials} simulated trials of {made.sizes['time']} bins in {self.out}")

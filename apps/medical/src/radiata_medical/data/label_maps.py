@@ -9,7 +9,7 @@ Maps of one person stay in one split. Warped copies are not new people.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -95,15 +95,17 @@ def label_map(
     return LabelMap(name, person, split, turned.array[box].astype(np.int16), affine, scan, sha256)
 
 
-def write_label_maps(path: Path, cases: Iterable[LabelMap]) -> int:
-    """Write a store, whole or not at all; cases are taken one by one. Returns their number.
+def write_label_maps(
+    path: Path, cases: Iterable[LabelMap], card: tuple[Path, Callable[[Path], Any]] | None = None
+) -> int:
+    """Write a store, whole or not at all, and its card (see `atomic_path`), case by case. Returns the number of cases.
 
     Raises:
         InputError: no case, an unknown split, two cases of one name, a person in two splits, an unknown code.
     """
     people: dict[str, str] = {}
     count = 0
-    with atomic_path(path) as part, h5py.File(part, "w", libver="latest") as file:
+    with atomic_path(path, card) as part, h5py.File(part, "w", libver="latest") as file:
         for case in cases:
             _check(case, people, file)
             original = np.unique(case.codes)

@@ -215,7 +215,11 @@ class Anomaly:
         if is_finished(output_path(self.out, case, words[0]), facts) and not self.overwrite:
             return
         for word in words:
-            free_path(output_path(self.out, case, word), self.overwrite)
+            path = output_path(self.out, case, word)
+            if not is_finished(
+                path, facts
+            ):  # a map of this very search, which was stopped before its clusters
+                free_path(path, self.overwrite, facts)
         scan = read_scan(case.path, assume_axcodes=self.assume_axcodes)
         scale = IntensityScale.of(scan.array)
         anatomy = anatomist.of(case, scan, scale)

@@ -11,6 +11,7 @@ from pathlib import Path
 from radiata_core.errors import InputError
 from radiata_core.files import write_json
 from radiata_core.logs import progress
+from radiata_core.runs import sole_writer
 from radiata_medical.data.scans import Case
 
 __all__ = ["each_case"]
@@ -26,8 +27,13 @@ def each_case(cases: Sequence[Case], work: Callable[[Case], object], out: Path, 
         verb: For the progress bar.
 
     Raises:
-        InputError: that of the only scan, or the number of those that failed.
+        InputError: that of the only scan, or the number of those that failed; another process writes to the folder.
     """
+    with sole_writer(out):
+        _each(cases, work, out, verb)
+
+
+def _each(cases: Sequence[Case], work: Callable[[Case], object], out: Path, verb: str) -> None:
     if len(cases) == 1:
         work(cases[0])
         return

@@ -5,8 +5,8 @@
                             head_dseg.tsv          index, name and colour of each code
 
 The card says which program, which scan (name and SHA-256), which models (SHA-256), which options, and that it is not for
-clinical use. It is written last: a card whose facts are those of the task at hand means that the result is whole and need
-not be made again (`is_finished`).
+clinical use. It is there before its file is: a file with a card whose facts are those of the task at hand is whole and need
+not be made again (`is_finished`); a card without its file was left by a process that was killed.
 
 References:
     BIDS derivatives, https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html
@@ -23,6 +23,7 @@ import numpy as np
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path, plain, read_json
+from radiata_core.sidecars import in_the_way
 from radiata_imaging.headers import checksum
 from radiata_imaging.nifti import sidecar_path, write_volume
 from radiata_imaging.volume import Volume, times
@@ -155,19 +156,38 @@ def is_finished(path: Path | str, facts: Facts) -> bool:
     )
 
 
-def free_path(path: Path | str, overwrite: bool) -> Path:
+def free_path(path: Path | str, overwrite: bool, facts: Facts | None = None) -> Path:
     """The path itself, if it and the card beside it may be written.
+
+    Args:
+        path: The file to come.
+        overwrite: Whether one that is there may be replaced.
+        facts: Of the task at hand: the message says in what the file that is there differs.
 
     Raises:
         InputError: one of them exists and may not be replaced.
     """
     path = Path(path)
-    for taken in (path, sidecar_path(path)):
-        if taken.exists() and not overwrite:
-            raise InputError(
-                f"expected a new file; got {taken}, which exists. Choose another --out, or pass --overwrite."
-            )
+    taken = None if overwrite else in_the_way(path, sidecar_path(path))
+    if taken is not None:
+        why = "which exists" if facts is None else _difference(sidecar_path(path), facts)
+        raise InputError(f"expected a new file; got {taken}, {why}. Choose another --out, or pass --overwrite.")
     return path
+
+
+def _difference(card: Path, facts: Facts) -> str:
+    """How a result that is there was made in another way, as far as its card says."""
+    try:
+        found = dict(read_json(card))
+        for key in ("Sources", "Models"):
+            earlier = {one["Name"]: one["SHA256"] for one in found.get(key, ())}
+            for one in facts.card()[key]:
+                before = earlier.get(one["Name"], one["SHA256"])
+                if before != one["SHA256"]:
+                    return f"made from another {one['Name']} (SHA-256 {before[:9]}…, now {one['SHA256'][:9]}…)"
+    except (InputError, OSError, KeyError, TypeError, ValueError):
+        return "which exists"
+    return "which exists and was made with other options"
 
 
 def sources_of(*paths: Path | str) -> dict[str, str]:

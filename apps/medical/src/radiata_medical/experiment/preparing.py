@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radiata_core.errors import InputError
-from radiata_core.files import write_json
 from radiata_core.logs import progress
 from radiata_core.provenance import provenance
+from radiata_core.runs import sole_writer
 from radiata_imaging.foreground import find_head
 from radiata_imaging.headers import checksum
 from radiata_imaging.interpolation import Interpolation
@@ -142,6 +142,11 @@ def prepare_store(task: "Prepare", cases: list[Listed]) -> tuple[int, int]:
     Raises:
         InputError: a file cannot be used (and may not be left out), or none can.
     """
+    with sole_writer(task.out):
+        return _prepared(task, cases)
+
+
+def _prepared(task: "Prepare", cases: list[Listed]) -> tuple[int, int]:
     parts = task.out.with_name(task.out.name + ".parts")
     rows, bad = [], []
     for case in progress(cases, "preparing", unit="case"):
@@ -152,22 +157,22 @@ def prepare_store(task: "Prepare", cases: list[Listed]) -> tuple[int, int]:
     _report(bad, len(cases), task.skip_bad)
     if not rows:
         raise InputError(f"expected at least one case; got none that can be used of {len(cases)}.")
-    count = write_label_maps(task.out, _joined(rows))
-    write_json(
-        task.out.with_suffix(".json"),
-        {
+
+    def card(made: Path) -> dict[str, Any]:
+        return {
             "Description": "Label maps and scans at 1 mm, axes towards left, posterior, superior, cropped to the head.",
             "GeneratedBy": generated_by(),
             "Command": "radiata-medical prepare",
             "Options": asdict(task),
-            "SHA256": checksum(task.out),
+            "SHA256": checksum(made),
             "Sources": [{"Name": Path(row["source"]).name, "SHA256": row["sha256"]} for row in rows],
             "White": WHITE_RULE,
             "Cases": [{key: value for key, value in row.items() if key != "part"} for row in rows],
             "Skipped": [{"source": str(case.source), "reason": reason} for case, reason in bad],
             **provenance(),
-        },
-    )
+        }
+
+    count = write_label_maps(task.out, _joined(rows), (task.out.with_suffix(".json"), card))
     shutil.rmtree(parts, ignore_errors=True)
     return count, len(bad)
 

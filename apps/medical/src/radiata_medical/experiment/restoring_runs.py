@@ -20,7 +20,7 @@ import torch
 from radiata_core.errors import InputError
 from radiata_core.files import plain, write_json
 from radiata_core.runs import Progress, Run
-from radiata_imaging.nifti import open_image, read_volume, sidecar_path
+from radiata_imaging.nifti import open_image, read_volume
 from radiata_imaging.scale_out import Workers, device_of_worker
 from radiata_imaging.volume import Volume, times
 from radiata_medical.data.bias_estimate import estimate_bias
@@ -28,7 +28,7 @@ from radiata_medical.data.degradations import Bias, Degradation, Hole
 from radiata_medical.data.kspace_files import find_kspace, read_kspace
 from radiata_medical.data.raw_data import KSpace
 from radiata_medical.data.scans import Case, case_of, find_cases, output_path, read_mask, read_scan, same_grid
-from radiata_medical.experiment.outputs import Facts, is_finished, sources_of
+from radiata_medical.experiment.outputs import Facts, free_path, is_finished, sources_of
 from radiata_medical.experiment.restoring_cases import Settings, solve, write_case
 from radiata_medical.experiment.restoring_problems import Task, kspace_task, scan_task
 from radiata_medical.model.restorer import Restorer, load_restorer
@@ -183,10 +183,7 @@ def restore_case(verb: "Restore", case: Case, task: Task | None = None) -> Outco
         )
         if is_finished(path, facts) and not verb.overwrite:
             return Outcome(case.name, str(case.path), path, skipped=True)
-        if (path.exists() or sidecar_path(path).exists()) and not verb.overwrite:
-            raise InputError(
-                f"expected no result made with other options; got {path}. Choose another --out, or pass --overwrite."
-            )
+        free_path(path, verb.overwrite, facts)
         task = task_of(verb, case, degradation) if task is None else task
         solved = solve(task, restorer, _settings(verb))
         write_case(verb.out, case, task, solved, facts, began)

@@ -171,7 +171,7 @@ class Segment:
             facts, path = self._facts(case, segmenter), labels_path(self.out, case)
             if self.overwrite or not is_finished(path, facts):
                 todo.append((case, facts))
-                free_path(path, self.overwrite)
+                free_path(path, self.overwrite, facts)
         return todo
 
     def _segment(

@@ -190,7 +190,7 @@ class Translate:
         path = output_path(self.out, case, "translated")
         if is_finished(path, facts) and not self.overwrite:
             return
-        free_path(path, self.overwrite)
+        free_path(path, self.overwrite, facts)
         scan = read_scan(case.path, assume_axcodes=self.assume_axcodes)
         scale = IntensityScale.of(scan.array)
         anatomy = anatomist.of(case, scan, scale)

@@ -64,7 +64,10 @@ class Cohort:
                 print(f"{name}\t{split}\t{count} heads\t{path.name}")
             print(f"would draw {total} heads of {len(people)} people at {self.spacing:g} mm into {self.out}")
             return
-        self._draw(counts, total)
+        from radiata_core.runs import sole_writer
+
+        with sole_writer(self.out):
+            self._draw(counts, total)
         print(self.out)
 
     def _people(self) -> list[tuple[Path, str, str]]:
@@ -88,7 +91,7 @@ class Cohort:
         return [(path, name, split.get(name, "train")) for path, name in zip(files, names, strict=True)]
 
     def _draw(self, people: list[tuple[Path, str, str, int]], total: int) -> None:
-        from radiata_core.runs import Progress, provenance, write_json
+        from radiata_core.runs import Progress, provenance
         from radiata_imaging.cohort import COVARIATES, REGIONS, CohortSpec
         from radiata_imaging.preprocess import PreprocessSpec
         from radiata_imaging.scale_out import completed
@@ -116,15 +119,17 @@ class Cohort:
                     )
         finally:
             writer.tidy()
-        writer.finish()
-        write_json(
-            self.out.with_suffix(".json"),
-            {
+        # Parts of an earlier start may be of another seed, or of a label map that has changed since: they are left out.
+        for task in tasks:
+            writer.has(task.item, measured=True)
+        writer.finish(
+            seen_only=True,
+            card={
                 "SyntheticImage": True,
                 "Description": "T1-like renderings of label maps; warped copies of a person are not new people",
                 "people": [{"name": n, "split": s, "heads": c, "file": p.name} for p, n, s, c in people],
                 "spec": spec,
                 "seed": self.seed,
                 "provenance": provenance(),
-            },
+            }
         )

@@ -112,6 +112,7 @@ class Distil:
         from radiata_core.checkpoint import load_model
         from radiata_core.runs import Run, sha256
         from radiata_core.train import train
+        from radiata_imaging.store import Store
         from radiata_t1.model.students import earlier_student, student_of
         from radiata_t1.model.weights import find_model
 
@@ -144,7 +145,8 @@ class Distil:
             "radiata-t1 distil",
             self,
             seed=self.seed,
-            data={file.name: sha256(file)},
+            data={file.name: sha256(file)}
+            | ({self.store.name: Store(self.store).store_id} if self.store else {}),
             overwrite=self.overwrite,
             resume=self.resume,
         ) as run:

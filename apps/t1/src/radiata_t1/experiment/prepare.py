@@ -92,7 +92,10 @@ class Prepare:
         if self.dry_run:
             print(f"dry run: {self.out} would hold {len(entries)} volumes; nothing was written")
             return
-        self._fill(spec, manifest, entries, headers)
+        from radiata_core.runs import sole_writer
+
+        with sole_writer(self.out):
+            self._fill(spec, manifest, entries, headers)
 
     def _check(self) -> None:
         if self.out.suffix != ".h5":
@@ -114,7 +117,6 @@ class Prepare:
         entries: "tuple[Entry, ...]",
         headers: "list[HeaderFacts | str]",
     ) -> None:
-        from radiata_core.runs import provenance, write_json
         from radiata_imaging.store import StoreWriter
 
         writer = StoreWriter(
@@ -128,13 +130,22 @@ class Prepare:
         )
         try:
             rows = self._rows(writer, spec, entries)
-            writer.finish(seen_only=True)
+            skipped = sum("error" in row for row in rows)
+            writer.finish(seen_only=True, card=self._card(spec, manifest, entries, headers, rows, skipped))
         finally:
             writer.tidy()
-        skipped = sum("error" in row for row in rows)
+        print(f"{len(rows) - skipped} volumes ({skipped} skipped) in {self.out}")
+
+    def _card(
+        self, spec: "PreprocessSpec", manifest: "Manifest", entries: "tuple[Entry, ...]",
+        headers: "list[HeaderFacts | str]", rows: list[dict[str, Any]], skipped: int,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What stands beside the store."""
+        from radiata_core.runs import provenance
+
         for row, facts in zip(rows, headers, strict=True):
             row["header"] = facts if isinstance(facts, str) else asdict(facts)
-        record = {
+        return {
             "Description": "Prepared T1 heads; see `items` for the header, range and split of each source.",
             "command": "radiata-t1 prepare",
             "options": asdict(self),
@@ -148,8 +159,6 @@ class Prepare:
             "items": rows,
             **provenance(),
         }
-        write_json(self.out.with_suffix(".json"), record)
-        print(f"{len(rows) - skipped} volumes ({skipped} skipped) in {self.out}")
 
     def _rows(
         self, writer: "StoreWriter", spec: "PreprocessSpec", entries: "tuple[Entry, ...]"
