@@ -1,6 +1,7 @@
 """Folders of runs: whole files, one writer, a record of how it ended."""
 
 import io
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from radiata_core import files
 from radiata_core.errors import InputError
 from radiata_core.files import plain
 from radiata_core.runs import (
@@ -19,6 +21,7 @@ from radiata_core.runs import (
     read_json,
     read_log,
     sha256,
+    sole_writer,
     write_json,
 )
 
@@ -157,3 +160,131 @@ def test_progress_without_a_terminal_is_a_line_now_and_then():
     lines = stream.getvalue().splitlines()
     assert lines[0] == "draw: 3/10 step, loss 0.5, 0:36 gone, 1:24 to go"
     assert len(lines) == 3
+
+
+def dead_process() -> int:
+    """The number of a process that is no more."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    return ended.pid
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    """Told apart by the process in the name; a file or folder of somebody else's that looks alike stays."""
+    mine = files._temporary(tmp_path / "head.nii.gz", ".nii.gz")
+    left = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{dead_process()}-")
+    folder = tmp_path / left.name.removesuffix(".nii.gz").replace(".head.", ".step-1.")
+    elsewhere = tmp_path / left.name.replace(files._HOST, "0000" if files._HOST != "0000" else "0001")
+    other = tmp_path / ".head.tmp.nii.gz"
+    for path in (mine, left, elsewhere, other):
+        path.write_bytes(b"half")
+    folder.mkdir()
+    (folder / "state.json").write_text("{")
+    write_json(tmp_path / "a.json", {})
+    assert sorted(tmp_path.iterdir()) == sorted([mine, elsewhere, other, tmp_path / "a.json"])
+
+
+def test_a_card_is_there_before_its_file_and_no_file_beside_anothers_card(tmp_path, monkeypatch):
+    """Whatever rename is the last one before a kill."""
+    path, card = tmp_path / "store.h5", tmp_path / "store.json"
+
+    def write(content: str, renames: int) -> None:
+        left = [renames]
+        replace = Path.replace
+
+        def counted(self, target):
+            if not left[0]:
+                raise SystemError("killed")
+            left[0] -= 1
+            return replace(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", counted)
+            with atomic_path(path, (card, lambda part: {"is": part.read_text()})) as part:
+                part.write_text(content)
+
+    for renames in (0, 1):
+        with pytest.raises(SystemError):
+            write("one", renames)
+        assert not path.exists()
+    write("one", 2)
+    with pytest.raises(SystemError):
+        write("two", 1)
+    assert not path.exists() and read_json(card) == {"is": "two"}
+    write("three", 2)
+    assert path.read_text() == "three" and read_json(card) == {"is": "three"}
+    assert sorted(tmp_path.iterdir()) == [path, card]
+    with (
+        pytest.raises(OSError),
+        atomic_path(path, (card, lambda part: part.with_name("absent").read_text())) as part,
+    ):
+        part.write_text("four")
+    assert path.read_text() == "three" and read_json(card) == {"is": "three"}
+
+
+def stopped_run(folder: Path, state: str, **changes: object) -> None:
+    """A folder as a process that was killed leaves it."""
+    with Run(folder, "radiata-x evaluate", Options(), data={"store.h5": "aa"}) as run:
+        run.log.write(step=1)
+    write_json(folder / "run.json", read_json(folder / "run.json") | {"state": state} | changes)
+
+
+def test_a_stopped_run_is_begun_again_in_its_folder(tmp_path):
+    for state in ("running", "interrupted", "failed"):
+        stopped_run(tmp_path / state, state)
+        with Run(tmp_path / state, "radiata-x evaluate", Options(), data={"store.h5": "aa"}):
+            pass
+        record = read_json(tmp_path / state / "run.json")
+        assert record["state"] == "done" and [one["state"] for one in record["sessions"]] == [state]
+        assert read_log(tmp_path / state / "log.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "changes"),
+    [
+        ("done", {}),
+        ("running", {"command": "radiata-x train"}),
+        ("running", {"options": {"out": "here", "seeds": [3]}}),
+        ("running", {"data": {"store.h5": "bb"}}),
+    ],
+)
+def test_another_run_or_one_that_is_done_is_not_begun_again(tmp_path, state, changes):
+    stopped_run(tmp_path / "run", state, **changes)
+    with pytest.raises(InputError, match="pass --overwrite"):
+        Run(tmp_path / "run", "radiata-x evaluate", Options(), data={"store.h5": "aa"}).__enter__()
+    assert read_log(tmp_path / "run" / "log.jsonl") == [{"step": 1}]
+
+
+def test_checkpoints_are_gone_on_from_only_where_asked_and_on_the_same_data(tmp_path):
+    stopped_run(tmp_path / "run", "running")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    given = (tmp_path / "run", "radiata-x evaluate", Options())
+    with pytest.raises(InputError, match="Pass --resume to go on from its checkpoints"):
+        Run(*given, data={"store.h5": "aa"}).__enter__()
+    with pytest.raises(InputError, match=r"store.h5 of aa…; got bb…, a changed file"):
+        Run(*given, data={"store.h5": "bb"}, resume=True).__enter__()
+    with Run(*given, data={"store.h5": "aa"}, resume=True):
+        pass
+
+
+def test_one_process_at_a_time_makes_a_result(tmp_path):
+    """And the lock goes with its holder, whether it lets go or not."""
+    code = f"""from radiata_core.runs import sole_writer
+with sole_writer({str(tmp_path / "store.h5")!r}):
+    print(1, flush=True)
+    input()"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdin is not None
+    other.stdout.readline()
+    with (
+        pytest.raises(InputError, match=f"store.h5, in use by process {other.pid}"),
+        sole_writer(tmp_path / "store.h5"),
+    ):
+        raise AssertionError("two at once")
+    other.kill()
+    other.wait()
+    other.stdin.close()
+    other.stdout.close()
+    with sole_writer(tmp_path / "store.h5"):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -4,9 +4,11 @@
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,8 +21,11 @@ pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("tiny_training.py")
 
 
-def trained(folder: Path, processes: int, steps: int, *more: str) -> Path:
-    """The folder of a training by so many processes; batches of 8 are always cut into two pieces of 4."""
+def trained(folder: Path, processes: int, steps: int, *more: str, stop_at: Path | None = None) -> Path:
+    """The folder of a training by so many processes; batches of 8 are always cut into two pieces of 4.
+
+    With `stop_at`, the first process gets SIGTERM when that file, what it drew, has five lines, and all end with 130.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -36,8 +41,15 @@ def trained(folder: Path, processes: int, steps: int, *more: str) -> Path:
         meeting |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         env = base | (meeting if processes > 1 else {})
         running.append(subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True))
+    if stop_at is not None:
+        limit = time.monotonic() + 300
+        while not stop_at.is_file() or len(stop_at.read_text().split()) < 5:
+            assert time.monotonic() < limit and running[0].poll() is None
+            time.sleep(0.02)
+        running[0].send_signal(signal.SIGTERM)
     said = [process.communicate(timeout=600)[1] for process in running]
-    assert [process.returncode for process in running] == [0] * processes, said
+    expected = 0 if stop_at is None else 130
+    assert [process.returncode for process in running] == [expected] * processes, said
     return folder
 
 
@@ -67,3 +79,16 @@ def test_two_processes_take_the_steps_of_one_and_draw_other_noise(tmp_path: Path
     assert len(drawn[0]) == len(drawn[1]) == 20 and not set(drawn[0]) & set(drawn[1])
     pieces = [number for pair in zip(*drawn, strict=True) for number in pair]
     assert (noise["one"] / "0.txt").read_text().split() == pieces
+
+
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path, first: int, then: int) -> None:
+    """Stopped by SIGTERM in the middle, which one rank got, and resumed: the weights of a run that was left alone."""
+    alone = trained(tmp_path / "alone", 1, 40)
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    cut = tmp_path / "cut"
+    trained(cut, first, 40, "--pause", "0.01", "--noise", str(noise), stop_at=noise / "0.txt")
+    state = Checkpoints(cut / "checkpoints", 2).newest()
+    assert state is not None and 1 <= state["step"] < 40
+    assert_same(alone, trained(cut, then, 40, "--resume"), 40)

@@ -234,6 +234,21 @@ def test_missing_input_is_one_line_and_leaves_nothing(
         assert list(tmp_path.iterdir()) == [], f"{call} left {list(tmp_path.iterdir())}"
 
 
+def test_errors_are_json_lines_where_they_are_asked_for(
+    cli: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--log-json` is an option of every verb, in any place: what was wrong, then the exit code, an object each."""
+    for name, verb in verbs(cli).items():
+        absent = has_input(verb)
+        call = arguments_of(verb, tmp_path, tmp_path / "absent") if absent else ["--no-such-option"]
+        code = cli.run([name, "--log-json", *call])
+        said, last = (json.loads(line) for line in capfd.readouterr().err.splitlines())
+        assert (said["level"], said["command"], last["command"]) == ("error", name, name)
+        assert said["app"] == cli.__name__.split(".")[0].replace("_", "-")
+        assert ("expected" in said["message"]) if absent else ("--no-such-option" in said["message"])
+        assert last["exit_code"] == code == (1 if absent else 2)
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".nii.gz", ".safetensors", ".pt", ".csv"])
 @pytest.mark.parametrize("content", [b"", b"this is not what its name says\n"], ids=["empty", "text"])
 def test_broken_input_is_one_line_and_leaves_no_output(
@@ -356,7 +371,13 @@ def test_nothing_is_overwritten_unasked(shown: Path, app: EntryPoint) -> None:
 def test_interrupted_demo_exits_130(app: EntryPoint, tmp_path: Path) -> None:
     """Ctrl-C once the run has begun: 130, one line, and a record that says so."""
     folder = tmp_path / "demo"
-    call = [command(app), "demo", "--out", str(folder)]  # the whole demo: long enough to be interrupted
+    call = [
+        command(app),
+        "demo",
+        "--log-json",
+        "--out",
+        str(folder),
+    ]  # the whole demo: long enough to be interrupted
     process = subprocess.Popen(
         call, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a suite in the background ignores it
@@ -367,5 +388,7 @@ def test_interrupted_demo_exits_130(app: EntryPoint, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130, err
-    assert "interrupted" in err and "Traceback" not in err
+    said = [json.loads(line) for line in err.splitlines()]
+    assert said[-1]["exit_code"] == 130 and "Traceback" not in err
+    assert any(line["level"] == "warning" and "interrupted" in line["message"] for line in said)
     assert json.loads((folder / "run.json").read_text(encoding="utf-8"))["state"] == "interrupted"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from radiata_core import commands
 from radiata_medical.experiment.anomaly import Anomaly
+from radiata_medical.experiment.convert import Convert
 from radiata_medical.experiment.demo import Demo
 from radiata_medical.experiment.evaluate import Evaluate
 from radiata_medical.experiment.prepare import Prepare
@@ -29,6 +30,7 @@ VERBS: dict[str, type] = {
     "anomaly": Anomaly,
     "segment": Segment,
     "evaluate": Evaluate,
+    "convert": Convert,
     "report": Report,
     "serve": Serve,
     "demo": Demo,

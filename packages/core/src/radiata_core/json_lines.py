@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 from radiata_core.files import plain
 
@@ -41,7 +41,7 @@ class JsonLines(io.TextIOBase):
     """A text stream that writes each line as a JSON object to another.
 
     Args:
-        stream: Where the objects go.
+        stream: Text stream where the objects go.
         app: Name of the command, such as radiata-t1.
         command: Its verb.
         clock: The time of an object.
@@ -50,9 +50,7 @@ class JsonLines(io.TextIOBase):
     encoding = "utf-8"
     errors = "strict"
 
-    def __init__(
-        self, stream: TextIO, app: str, command: str, *, clock: Callable[[], datetime] = _now
-    ) -> None:
+    def __init__(self, stream: Any, app: str, command: str, *, clock: Callable[[], datetime] = _now) -> None:
         super().__init__()
         self.stream, self.app, self.command, self.clock = stream, app, command, clock
         self._lock = threading.Lock()
@@ -92,7 +90,7 @@ class JsonLines(io.TextIOBase):
         message = line.strip()
         if not message:
             return
-        message = message.removeprefix(f"{self.app} {self.command}: ")
+        message = message.removeprefix(f"{self.app} {self.command}".rstrip() + ": ")
         said = _SAID.match(message)
         if said:
             self.record(said["level"].lower(), message[said.end() :])
@@ -135,7 +133,7 @@ def json_stderr(app: str, command: str) -> Iterator[JsonLines]:
         category: type[Warning],
         filename: str,
         lineno: int,
-        file: TextIO | None = None,
+        file: Any = None,
         line: str | None = None,
     ) -> None:
         text = " ".join(str(message).split())
@@ -153,4 +151,3 @@ def _module(filename: str) -> str:
     """`radiata_core/nets/medforj.py` of a path: a log need not say whose home folder it was."""
     parts = filename.replace("\\", "/").split("/")
     return "/".join(parts[parts.index("site-packages") + 1 :] if "site-packages" in parts else parts[-2:])
-

@@ -239,7 +239,7 @@ class Trainer:
                 generator=generator_of(options.seed, DROPOUT),
             )
         )
-        saved = self.step
+        saved, asked = self.step, False
         stream = None if self.main else io.StringIO()
         with Progress(options.steps, "train", start=self.step, stream=stream) as bar:
             while self.step < options.steps:
@@ -263,13 +263,14 @@ class Trainer:
                 ):
                     self.validate(validation)
                 late = options.max_minutes is not None and time.monotonic() - began > 60 * options.max_minutes
-                ending = self.agreed(stop.number is not None) or self.agreed(late)
+                asked = self.agreed(stop.number is not None)  # by a signal that one process may have got alone
+                ending = asked or self.agreed(late)
                 if self.step % options.checkpoint_every == 0 or self.step == options.steps or ending:
                     self.save()
                     saved = self.step
                 if ending:
                     break
-        if stop.number is not None and self.step < options.steps:
+        if asked and self.step < options.steps:
             raise Interrupted(f"step {saved} is saved in {self.checkpoints.folder}; go on with --resume")
         return Trained(self.step, self.step >= options.steps, self.export())
 

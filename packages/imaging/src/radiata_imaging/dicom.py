@@ -14,6 +14,7 @@ References:
 
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,22 @@ from radiata_core.errors import InputError
 from radiata_core.foreign_files import check_declared, foreign
 from radiata_imaging.volume import Volume, times
 
-__all__ = ["read_dicom_folder"]
+__all__ = ["DicomSeries", "read_dicom_folder", "read_dicom_series"]
 
 _UNIFORM = 0.01  # a slice distance may differ from the median by 1 %
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """One series: what it shows, and the objects it came in.
+
+    Attributes:
+        volume: Voxel (column, row, slice), rescaled.
+        slices: The pydicom data set of each slice, in the order of the volume's last axis.
+    """
+
+    volume: Volume
+    slices: tuple[Any, ...]
 
 
 def read_dicom_folder(folder: Path) -> Volume:
@@ -37,13 +51,25 @@ def read_dicom_folder(folder: Path) -> Volume:
     Raises:
         InputError: no DICOM slices, several series, multi-frame or colour objects, missing geometry, gaps.
     """
+    return read_dicom_series(folder).volume
+
+
+def read_dicom_series(folder: Path) -> DicomSeries:
+    """The same series with the data sets of its slices, for what refers to them.
+
+    Args:
+        folder: Likewise.
+
+    Raises:
+        InputError: likewise.
+    """
     with foreign(
         f"expected one DICOM series in {folder}; got elements that mean nothing", "Export it again."
     ):
-        return _volume(folder)
+        return _series(folder)
 
 
-def _volume(folder: Path) -> Volume:
+def _series(folder: Path) -> DicomSeries:
     slices = _slices(folder)
     series: dict[str, list[Any]] = {}
     for item in slices:
@@ -96,7 +122,8 @@ def _volume(folder: Path) -> Volume:
     affine[:3, 1] = along_rows * row_step
     affine[:3, 2] = (positions[order[-1]] - positions[order[0]]) / (len(order) - 1)
     affine[:3, 3] = positions[order[0]]
-    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    volume = Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
+    return DicomSeries(volume, tuple(slices[index] for index in order))
 
 
 def _slices(folder: Path) -> list[Any]:

@@ -17,7 +17,15 @@ from radiata_imaging.nifti import read_volume
 from radiata_imaging.volume import Volume
 from radiata_medical.data.structures import STRUCTURES, TISSUES, channels_of
 
-__all__ = ["Codebook", "codebook", "equal_neighbours", "like_labels", "read_labels"]
+__all__ = [
+    "Codebook",
+    "codebook",
+    "equal_neighbours",
+    "label_names",
+    "like_labels",
+    "read_labels",
+    "read_whole_numbers",
+]
 
 _LABELS_FROM = (
     0.5  # share of equal neighbours; images of 8 bits have 0.12 and less, label maps of heads 0.85 and more
@@ -65,6 +73,25 @@ def codebook(names: Path | None = None) -> Codebook:
     return Codebook(found, {}, freesurfer=False)
 
 
+def label_names(table: Path) -> dict[int, tuple[str, tuple[int, int, int]]]:
+    """Code to name and colour, of a BIDS `dseg.tsv`; the structures of a head where there is no such table.
+
+    Raises:
+        InputError: as `codebook`, or a colour that is not #rrggbb.
+    """
+    if not table.is_file():
+        return {s.code: (s.name, s.colour) for s in STRUCTURES}
+    names = {code: name for name, codes in codebook(table).structures.items() for code in codes}
+    found = {}
+    for row in read_rows(table):
+        code, text = int(row["index"]), row.get("color") or "#808080"
+        if not re.fullmatch("#[0-9a-fA-F]{6}", text):
+            raise InputError(f"expected colours as #rrggbb in {table}; got {text!r}. Correct the row.")
+        red, green, blue = bytes.fromhex(text[1:])
+        found[code] = names.get(code, row["name"]), (red, green, blue)
+    return found
+
+
 def equal_neighbours(array: np.ndarray) -> float:
     """Share of neighbouring voxels, neither of them 0, that are equal, in [0, 1]; 1 where there are no such neighbours."""
     pairs = equal = 0
@@ -94,13 +121,8 @@ def read_labels(path: Path, book: Codebook | None = None) -> tuple[np.ndarray, V
         InputError: it cannot be read; an image; fractions or negative numbers; unknown codes.
     """
     book = book or codebook()
-    volume = read_volume(path, allow_constant=True, min_axis=1)
+    volume = read_whole_numbers(path)
     array = volume.array
-    if not np.array_equal(array, np.rint(array)) or array.min() < 0:
-        raise InputError(
-            f"expected a label map of whole codes >= 0; got {array.min():g} to {array.max():g} with fractions or negative "
-            f"numbers in {path}. Is it an image, or a map that was interpolated?"
-        )
     share = equal_neighbours(array)
     if share < _LABELS_FROM:
         raise InputError(
@@ -118,3 +140,19 @@ def read_labels(path: Path, book: Codebook | None = None) -> tuple[np.ndarray, V
             f"expected the codes of the table in {path}; got {', '.join(map(str, strange[:5]))} too. Add a row, or relabel."
         )
     return codes, volume
+
+
+def read_whole_numbers(path: Path) -> Volume:
+    """A volume of whole numbers >= 0, whatever they stand for.
+
+    Raises:
+        InputError: it cannot be read, or has fractions or negative numbers.
+    """
+    volume = read_volume(path, allow_constant=True, min_axis=1)
+    array = volume.array
+    if not np.array_equal(array, np.rint(array)) or array.min() < 0:
+        raise InputError(
+            f"expected a label map of whole codes >= 0; got {array.min():g} to {array.max():g} with fractions or negative "
+            f"numbers in {path}. Is it an image, or a map that was interpolated?"
+        )
+    return volume
