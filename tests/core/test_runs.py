@@ -259,8 +259,18 @@ def test_checkpoints_are_gone_on_from_only_where_asked_and_on_the_same_data(tmp_
     stopped_run(tmp_path / "run", "running")
     (tmp_path / "run" / "checkpoints").mkdir()
     given = (tmp_path / "run", "radiata-x evaluate", Options())
-    with pytest.raises(InputError, match="Pass --resume to go on from its checkpoints"):
+    with pytest.raises(InputError, match="Pass --resume to go on with it"):
         Run(*given, data={"store.h5": "aa"}).__enter__()
+    with pytest.raises(
+        InputError, match="Pass --resume"
+    ):  # one that can be resumed is, before its first checkpoint too
+        stopped_run(tmp_path / "sweep", "running", options={"seeds": [1], "resume": True})
+        Run(
+            tmp_path / "sweep",
+            "radiata-x evaluate",
+            {"seeds": (1,), "resume": False},
+            data={"store.h5": "aa"},
+        ).__enter__()
     with pytest.raises(InputError, match=r"store.h5 of aa…; got bb…, a changed file"):
         Run(*given, data={"store.h5": "bb"}, resume=True).__enter__()
     with Run(*given, data={"store.h5": "aa"}, resume=True):

@@ -7,7 +7,7 @@
 
 `run.json` is written when the run starts (state "running") and again when it ends: "done", "interrupted" or "failed".
 A run that was killed is the one that still says "running" though nobody holds its lock. The same command with the same
-options and data may begin it again in its folder; where it has checkpoints, it goes on with them if asked to (`resume`).
+options and data begins it again in its folder; one that has an option `resume` goes on with it where that is given.
 """
 
 import contextlib
@@ -171,20 +171,21 @@ class Run:
                 )
 
     def _check_unfinished(self, entries: int) -> None:
-        """Nothing, if the folder holds this very run, which was stopped and has no checkpoints; it is begun again."""
+        """Nothing, if the folder holds this very run, which was stopped and cannot be resumed: it is begun again."""
         earlier = read_json(self.path) if self.path.is_file() else {}
         same = isinstance(earlier, dict) and earlier.get("state") in ("running", "interrupted", "failed")
         same = same and all(
             _lasting(earlier.get(name)) == _lasting(self.record[name])
             for name in ("command", "options", "data")
         )
-        if same and not (self.folder / "checkpoints").exists():
+        resumable = "resume" in (self.record["options"] or ()) or (self.folder / "checkpoints").exists()
+        if same and not resumable:
             self._continue(earlier)
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             return
         advice = "Choose another --out, or pass --overwrite to replace it."
         if same:
-            advice = "Pass --resume to go on from its checkpoints, or --overwrite to begin again."
+            advice = "Pass --resume to go on with it, or --overwrite to begin again."
         raise InputError(
             f"expected an empty or new folder; got {self.folder} with {entries} entries. {advice}"
         )

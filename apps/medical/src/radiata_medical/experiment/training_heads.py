@@ -58,8 +58,9 @@ def train_heads(task: "Train") -> None:
         print(f"{len(data.images)} slices of {len(names)} classes on {prior}, {minutes} minutes")
         return
     checksums = data.sources | {prior: under.sha256}
+    options = {name: value for name, value in vars(task).items() if name != "resume"}  # trained in one go
     with Run(
-        task.out, "radiata-medical train", task, seed=task.seed, data=checksums, overwrite=task.overwrite
+        task.out, "radiata-medical train", options, seed=task.seed, data=checksums, overwrite=task.overwrite
     ) as run:
         run.note(slices=len(data.images), classes=list(names))
         with Progress(100, "heads", unit="%") as bar:
