@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,17 @@ import pytest
 
 from radiata_core.errors import InputError
 from radiata_imaging.volume import Volume
+from radiata_medical.data.scans import Case, output_path
 from radiata_medical.experiment.outputs import (
     Facts,
     free_path,
     is_finished,
     sources_of,
+    write_description,
     write_image,
     write_labels,
 )
+from radiata_medical.experiment.segmenting_outputs import probability_path
 
 FACTS = Facts(
     "radiata-medical restore",
@@ -48,7 +52,9 @@ def test_an_image_lies_on_the_scan_and_says_that_it_is_made_up(tmp_path: Path, o
     assert "synthetic" in said and "not for clinical use" in said
     card = json.loads((tmp_path / "r.json").read_text())
     assert card["GeneratedBy"][0]["Name"] == "radiata-medical"
-    assert card["Sources"] == [{"Name": "head.nii.gz", "SHA256": "ab"}]
+    assert card["SourceFiles"] == [{"Name": "head.nii.gz", "SHA256": "ab"}] and card["Sources"] == [
+        "head.nii.gz"
+    ]
     assert card["Models"] == [{"Name": "prior-3d", "SHA256": "cd"}]
     assert card["Options"] == {"mode": "mean", "draws": 1} and card["NotForClinicalUse"] is True
 
@@ -91,8 +97,34 @@ def test_another_shape_and_what_exists_are_refused(tmp_path: Path, oblique: Volu
     with pytest.raises(InputError, match="--overwrite"):
         free_path(path, False)
     assert free_path(path, True) == path
+    for changes, why in (
+        ({"sources": {"head.nii.gz": "xy"}}, r"made from another head\.nii\.gz \(SHA-256 ab…, now xy…\)"),
+        ({"models": {"prior-3d": "xy"}}, "made from another prior-3d"),
+        ({"options": {"mode": "sample"}}, "made with other options"),
+    ):
+        with pytest.raises(InputError, match=why):
+            free_path(path, False, replace(FACTS, **changes))
+    path.unlink()  # a process was killed between the card and the image
+    assert free_path(path, False, FACTS) == path and not is_finished(path, FACTS)
 
 
 def test_sources_have_the_checksum_of_their_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sources_of(tmp_path / "a")["a"].startswith("ba7816bf")
+
+
+def test_results_in_a_bids_tree_pass_the_validator(
+    tmp_path: Path, oblique: Volume, bids_errors: Callable[[Path], list[str]]
+) -> None:
+    """Label map with its table, probabilities, images; with a session and without; beside the records of the run."""
+    for name in ("sub-01_T1w", "sub-02_ses-1_FLAIR"):
+        place = Path(*[part for part in name.split("_") if part[:3] in ("sub", "ses")], "anat")
+        case = Case(name, Path("x"), place, bids=True)
+        write_labels(output_path(tmp_path, case, "dseg"), 3 * (oblique.array > 0), oblique, FACTS)
+        write_image(probability_path(tmp_path, case, "left thalamus"), oblique.array, oblique, FACTS)
+        for word in ("restored", "sd", "draw-1", "entropy"):
+            write_image(output_path(tmp_path, case, word), oblique.array, oblique, FACTS)
+    write_description(tmp_path, "Results")
+    for name in ("run.json", "log.jsonl", "failures.json", "volumes.csv", "report.html"):
+        (tmp_path / name).write_text("{}")
+    assert bids_errors(tmp_path) == []
