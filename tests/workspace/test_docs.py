@@ -15,7 +15,7 @@ import radiata_core
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(path for path in DOCS.glob("*.md") if path.name != "README.md")
+PAGES = sorted(path for path in DOCS.rglob("*.md") if path != DOCS / "README.md" and "site" not in path.parts)
 LONGEST = 15
 """Non-empty lines of a page's first example: a method is one call away, or it is not."""
 CORE = ROOT / "packages" / "core" / "src" / "radiata_core"
@@ -47,6 +47,11 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def name_of(page: Path) -> str:
+    """solvers, papers/medforj: a page by its place in docs."""
+    return page.relative_to(DOCS).with_suffix("").as_posix()
+
+
 def tracked(folder: Path, pattern: str) -> list[Path]:
     """Files under version control, so that what is being written does not count yet."""
     try:
@@ -64,7 +69,7 @@ def tracked(folder: Path, pattern: str) -> list[Path]:
 def examples() -> list[tuple[str, str]]:
     """(page, its first block of Python), for every page that has one."""
     found = [(p, re.search(r"^```python\n(.*?)^```", text_of(p), re.MULTILINE | re.DOTALL)) for p in PAGES]
-    return [(path.stem, match[1]) for path, match in found if match]
+    return [(name_of(path), match[1]) for path, match in found if match]
 
 
 def run(code: str, name: str, given: dict[str, object]) -> dict[str, object]:
@@ -87,7 +92,7 @@ def test_first_example_of_a_page_runs(
 # Figures, commands, links -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_figures_exist_and_are_made_by_a_script(page: Path) -> None:
     scripts = {path.stem: text_of(path) for path in (DOCS / "scripts").glob("*.py")}
     for target in re.findall(r"!\[[^\]]*\]\(([^)\s]+)", text_of(page)):
@@ -97,7 +102,7 @@ def test_figures_exist_and_are_made_by_a_script(page: Path) -> None:
         assert makers, f"no script in docs/scripts makes {target}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, DOCS / "README.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*PAGES, DOCS / "README.md"], ids=name_of)
 def test_files_that_a_page_names_exist(page: Path) -> None:
     """Scripts and benchmarks in commands, and tests, modules and cards by their path."""
     if not page.exists():
@@ -111,8 +116,9 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
 
 def test_index_lists_every_page() -> None:
     index = DOCS / "README.md"
-    linked = set(re.findall(r"\]\(([\w-]+\.md)", text_of(index)))
-    assert [path.name for path in tracked(DOCS, "docs/*.md") if path.name not in linked | {"README.md"}] == []
+    linked = set(re.findall(r"\]\(([\w/-]+)\.md", text_of(index)))
+    pages = [name_of(path) for path in tracked(DOCS, "*.md") if "site" not in path.parts]
+    assert [name for name in pages if name not in linked | {"README"}] == []
 
 
 @pytest.mark.parametrize("paper", PAPERS, ids=PAPERS.get)
