@@ -6,7 +6,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,25 @@ def generator() -> torch.Generator:
 def rng() -> np.random.Generator:
     """A numpy generator with a fixed seed."""
     return np.random.default_rng(20240)
+
+
+@pytest.fixture
+def bids_errors() -> Callable[[Path], list[str]]:
+    """A function: the errors that the BIDS validator finds in a folder; without the validator the test is skipped."""
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    if not validator.exists():
+        pytest.skip("needs the BIDS validator: pip install bids-validator-deno")
+
+    def errors(folder: Path) -> list[str]:
+        call = [str(validator), str(folder), "--format", "json"]
+        done = subprocess.run(call, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        found = json.loads(done.stdout)["issues"]["issues"]
+        keys = ("location", "code", "subCode", "issueMessage")
+        return [
+            " ".join(str(one.get(key, "")) for key in keys) for one in found if one["severity"] == "error"
+        ]
+
+    return errors
 
 
 @pytest.fixture(autouse=True)

@@ -109,7 +109,7 @@ def test_a_folder_gives_labels_that_overlay_and_tables_that_agree(
         assert float(table[name]["label 2 (ml)"]) == pytest.approx((found == 2).sum() * voxel, rel=1e-4)
         card = json.loads((out / f"{name}_dseg.json").read_text(encoding="utf-8"))
         assert card["GeneratedBy"][0]["Name"] == "radiata-medical" and card["NotForClinicalUse"] is True
-        assert card["Sources"][0]["Name"] == f"{name}.nii.gz" and card["Models"][0]["SHA256"] == "0" * 64
+        assert card["SourceFiles"][0]["Name"] == f"{name}.nii.gz" and card["Models"][0]["SHA256"] == "0" * 64
         assert float(quality[name]["quality"]) == pytest.approx(card["Quality"], abs=1e-4)
         assert quality[name]["look"] == ("yes" if card["Quality"] < 0.65 else "no")
         assert "not for clinical use" in made.header["descrip"].tobytes().decode()

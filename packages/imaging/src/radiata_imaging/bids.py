@@ -1,4 +1,4 @@
-"""Heads in a folder: a BIDS tree with its participants and sessions, or any folder of volumes.
+"""Heads in a folder: a BIDS tree with its participants and sessions, or any folder of volumes; results as a BIDS tree.
 
     sub-<label>/[ses-<label>/]anat/*_T1w.nii[.gz]      participants.tsv      sub-<label>/sub-<label>_sessions.tsv
 
@@ -7,8 +7,12 @@ Other contrasts than T1w are found where their suffixes are named.
 A value in `sessions.tsv` (the age at a visit) stands before the one in `participants.tsv`. In a plain folder the subject is
 the `sub-…` of the path if there is one, else the file's name, else (where names repeat) the path from the folder.
 
+A folder of results that are named as BIDS derivatives gets `dataset_description.json`, and a `.bidsignore` for what is not
+BIDS in it (run.json, logs, tables): the BIDS validator then finds no error (`tests/workspace/test_bids_validator.py`).
+
 References:
     Gorgolewski et al. (2016), The brain imaging data structure, Scientific Data 3:160044.
+    BIDS derivatives, https://bids-specification.readthedocs.io/en/stable/derivatives/introduction.html.
 """
 
 import re
@@ -17,10 +21,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from radiata_core.errors import InputError
+from radiata_core.files import atomic_path, write_json
+from radiata_core.sidecars import generated_by
 from radiata_imaging.manifest import Entry, Manifest, Table, read_manifest, read_rows
 from radiata_imaging.nifti import SUFFIXES, is_volume_path
 
-__all__ = ["find_scans", "is_bids"]
+__all__ = ["BIDS_VERSION", "find_scans", "is_bids", "write_derivative_description"]
+
+BIDS_VERSION = "1.10.0"
+"""Of the specification that results follow."""
+
+_NOT_BIDS = ("run.json", "log.jsonl", "failures.json", "*.csv", "*.html", "configs/", "inputs/")
 
 _SUBJECT = re.compile(r"(?:^|/)sub-([a-zA-Z0-9]+)")
 _SESSION = re.compile(r"(?:^|/|_)ses-([a-zA-Z0-9]+)")
@@ -65,6 +76,28 @@ def find_scans(source: Path, suffixes: Sequence[str] = _T1W) -> Manifest:
             f"expected volumes ({' '.join(SUFFIXES)}) or DICOM folders; got none under {source}. Check the folder."
         )
     return Manifest(scans)
+
+
+def write_derivative_description(folder: Path, application: str, name: str, description: str) -> None:
+    """Make a folder of results a BIDS derivative: what it is, and which of its files are not BIDS.
+
+    Args:
+        folder: Of the results.
+        application: The program, as it is installed.
+        name: Of the data set.
+        description: A sentence or two.
+    """
+    told = {
+        "Name": name,
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": generated_by(application),
+        "License": "Apache-2.0",
+        "Description": description,
+    }
+    write_json(folder / "dataset_description.json", told)
+    with atomic_path(folder / ".bidsignore") as part:
+        part.write_text("\n".join(_NOT_BIDS) + "\n", encoding="utf-8")
 
 
 def _bids_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:

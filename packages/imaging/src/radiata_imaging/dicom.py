@@ -153,8 +153,8 @@ def _slices(folder: Path) -> list[Any]:
 def _check_kind(slices: list[Any], folder: Path) -> None:
     if any(int(item.get("NumberOfFrames", 1) or 1) > 1 for item in slices):
         raise InputError(
-            f"expected single-frame DICOM slices; got a multi-frame object in {folder}. Convert it with "
-            "dcm2niix first."
+            f"expected single-frame DICOM slices; got a multi-frame object in {folder}. Let dcm2niix "
+            "read it: RADIATA_DICOM_READER=dcm2niix in the environment."
         )
     if any(int(item.get("SamplesPerPixel", 1)) != 1 for item in slices):
         raise InputError(
@@ -169,11 +169,12 @@ def _intensities(item: Any, folder: Path) -> np.ndarray:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"expected readable pixel data; got {type(error).__name__} ({reason}) in {folder}. "
-            "Decompress the series (dcm2niix, gdcmconv --raw) first."
+            "Let dcm2niix read it: RADIATA_DICOM_READER=dcm2niix in the environment."
         ) from None
     if pixels.ndim != 2:
         raise InputError(
-            f"expected 2-D slices; got {times(pixels.shape)} in {folder}. Convert it with dcm2niix first."
+            f"expected 2-D slices; got {times(pixels.shape)} in {folder}. Let dcm2niix read it: "
+            "RADIATA_DICOM_READER=dcm2niix in the environment."
         )
     slope, intercept = float(item.get("RescaleSlope", 1) or 1), float(item.get("RescaleIntercept", 0) or 0)
     return (pixels.astype(np.float64) * slope + intercept).astype(np.float32)

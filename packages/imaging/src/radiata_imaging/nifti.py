@@ -110,9 +110,10 @@ def read_volume(
     """
     path = Path(path)
     if path.is_dir():
+        from radiata_imaging.dcm2niix import is_asked_for, read_with_dcm2niix
         from radiata_imaging.dicom import read_dicom_folder
 
-        volume = read_dicom_folder(path)
+        volume = read_with_dcm2niix(path).volume if is_asked_for() else read_dicom_folder(path)
     else:
         image = open_image(path, min_axis=min_axis)
         affine = image_affine(image, path, assume_axcodes)

@@ -13,6 +13,7 @@ from radiata_core.files import write_json
 from radiata_core.logs import progress
 from radiata_core.runs import sole_writer
 from radiata_medical.data.scans import Case
+from radiata_medical.experiment.outputs import write_description
 
 __all__ = ["each_case"]
 
@@ -31,6 +32,8 @@ def each_case(cases: Sequence[Case], work: Callable[[Case], object], out: Path, 
     """
     with sole_writer(out):
         _each(cases, work, out, verb)
+        if cases[0].bids:
+            write_description(out, f"Results of {verb}")
 
 
 def _each(cases: Sequence[Case], work: Callable[[Case], object], out: Path, verb: str) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path, plain, read_json
 from radiata_core.sidecars import in_the_way
+from radiata_imaging.bids import write_derivative_description
 from radiata_imaging.headers import checksum
 from radiata_imaging.nifti import sidecar_path, write_volume
 from radiata_imaging.volume import Volume, times
@@ -36,6 +37,7 @@ __all__ = [
     "generated_by",
     "is_finished",
     "sources_of",
+    "write_description",
     "write_image",
     "write_labels",
 ]
@@ -81,7 +83,9 @@ class Facts:
                 "GeneratedPixels": self.generated,
                 "GeneratedBy": generated_by(),
                 "Command": self.command,
-                "Sources": _named(self.sources),
+                "SkullStripped": False,  # BIDS asks; the models are for whole heads
+                "Sources": sorted(self.sources),
+                "SourceFiles": _named(self.sources),
                 "Models": _named(self.models),
                 "Options": dict(self.options),
                 **dict(self.figures),
@@ -152,7 +156,7 @@ def is_finished(path: Path | str, facts: Facts) -> bool:
     except InputError:
         return False
     return isinstance(found, dict) and all(
-        found.get(key) == facts.card()[key] for key in ("Command", "Sources", "Models", "Options")
+        found.get(key) == facts.card()[key] for key in ("Command", "SourceFiles", "Models", "Options")
     )
 
 
@@ -171,7 +175,9 @@ def free_path(path: Path | str, overwrite: bool, facts: Facts | None = None) -> 
     taken = None if overwrite else in_the_way(path, sidecar_path(path))
     if taken is not None:
         why = "which exists" if facts is None else _difference(sidecar_path(path), facts)
-        raise InputError(f"expected a new file; got {taken}, {why}. Choose another --out, or pass --overwrite.")
+        raise InputError(
+            f"expected a new file; got {taken}, {why}. Choose another --out, or pass --overwrite."
+        )
     return path
 
 
@@ -179,15 +185,23 @@ def _difference(card: Path, facts: Facts) -> str:
     """How a result that is there was made in another way, as far as its card says."""
     try:
         found = dict(read_json(card))
-        for key in ("Sources", "Models"):
+        for key in ("SourceFiles", "Models"):
             earlier = {one["Name"]: one["SHA256"] for one in found.get(key, ())}
             for one in facts.card()[key]:
                 before = earlier.get(one["Name"], one["SHA256"])
                 if before != one["SHA256"]:
-                    return f"made from another {one['Name']} (SHA-256 {before[:9]}…, now {one['SHA256'][:9]}…)"
+                    return (
+                        f"made from another {one['Name']} (SHA-256 {before[:9]}…, now {one['SHA256'][:9]}…)"
+                    )
     except (InputError, OSError, KeyError, TypeError, ValueError):
         return "which exists"
     return "which exists and was made with other options"
+
+
+def write_description(folder: Path, name: str) -> None:
+    """Make a folder of results in BIDS names a BIDS derivative."""
+    told = "Results of research software, not for clinical use."
+    write_derivative_description(folder, APPLICATION, f"{name}, {_WARNING}", told)
 
 
 def sources_of(*paths: Path | str) -> dict[str, str]:

@@ -28,7 +28,13 @@ from radiata_medical.data.degradations import Bias, Degradation, Hole
 from radiata_medical.data.kspace_files import find_kspace, read_kspace
 from radiata_medical.data.raw_data import KSpace
 from radiata_medical.data.scans import Case, case_of, find_cases, output_path, read_mask, read_scan, same_grid
-from radiata_medical.experiment.outputs import Facts, free_path, is_finished, sources_of
+from radiata_medical.experiment.outputs import (
+    Facts,
+    free_path,
+    is_finished,
+    sources_of,
+    write_description,
+)
 from radiata_medical.experiment.restoring_cases import Settings, solve, write_case
 from radiata_medical.experiment.restoring_problems import Task, kspace_task, scan_task
 from radiata_medical.model.restorer import Restorer, load_restorer
@@ -93,6 +99,8 @@ def run_cases(verb: "Restore") -> None:
         return
     failures: list[Outcome] = []
     with Run(verb.out, COMMAND, verb, seed=verb.seed, resume=True) as run:
+        if cases[0].bids:
+            write_description(verb.out, "Restored images")
         with Progress(len(cases), "restore", unit="scan") as bar:
             for outcome in _outcomes(verb, cases, task):
                 run.log.write(**plain(outcome))

@@ -183,11 +183,12 @@ class Segment:
     ) -> dict[str, str]:
         """Segment and write; returns what failed and why."""
         from radiata_core.runs import Progress
-        from radiata_medical.experiment.segmenting_outputs import write_description, write_tables
+        from radiata_medical.experiment.outputs import write_description
+        from radiata_medical.experiment.segmenting_outputs import write_tables
 
         failed: dict[str, str] = {}
         if cases[0].bids:
-            write_description(self.out)
+            write_description(self.out, "Segmentations")
         workers = Workers(self.processes, self.scheduler).at_most(len(todo))
         single = len(todo) == 1 and workers.here
         with Progress(None if single else len(cases), "segment", unit="part" if single else "scan") as bar:

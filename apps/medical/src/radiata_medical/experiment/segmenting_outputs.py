@@ -3,7 +3,7 @@
     head_dseg.nii.gz .json .tsv     labels on the scan's grid; volumes, expected Dice and quality in the card
     head_entropy.nii.gz             entropy of the mean probabilities, nats                            --entropy
     head_disagreement.nii.gz        of heads or draws, nats                                            --entropy
-    head_label-NAME_probseg.nii.gz  probabilities of a structure                                       --posteriors
+    head_label-NAME_probseg.nii.gz  probabilities of a structure; in a BIDS tree before its desc-      --posteriors
     volumes.csv                     a row a scan: millilitres of each structure, total intracranial
     qc.csv                          a row a scan: quality, whether to look at it, expected Dice of each structure
 
@@ -19,16 +19,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from radiata_core.files import atomic_path, read_json, write_json
+from radiata_core.files import atomic_path, read_json
 from radiata_core.provenance import peak_memory_mib
 from radiata_imaging.nifti import sidecar_path
 from radiata_imaging.volume import Volume
 from radiata_medical.data.scans import Case, output_path
-from radiata_medical.experiment.outputs import Facts, generated_by, write_image, write_labels
+from radiata_medical.experiment.outputs import Facts, write_image, write_labels
 from radiata_medical.experiment.segmenting_models import Segmented
 from radiata_medical.experiment.segmenting_tables import LabelTable
 
-__all__ = ["DOUBTFUL", "labels_path", "write_description", "write_segmented", "write_tables"]
+__all__ = ["DOUBTFUL", "labels_path", "probability_path", "write_segmented", "write_tables"]
 
 DOUBTFUL = 0.5
 """Expected Dice of a structure below which its name is put into the card."""
@@ -37,6 +37,13 @@ DOUBTFUL = 0.5
 def labels_path(out: Path, case: Case) -> Path:
     """Where the label map of a case goes."""
     return output_path(out, case, "dseg")
+
+
+def probability_path(out: Path, case: Case, name: str) -> Path:
+    """Where the probabilities of a structure go: BIDS wants its label before the description."""
+    path = output_path(out, case, "probseg")
+    word = re.sub(r"[^a-zA-Z0-9]", "", name.title())
+    return path.with_name(re.sub(r"(_desc-[^_]*)?_probseg", rf"_label-{word}\g<0>", path.name))
 
 
 def write_segmented(
@@ -91,9 +98,7 @@ def write_segmented(
         for code, name in zip(table.labelling.codes, table.labelling.names, strict=True):
             if code and whole.volumes_ml[name] == 0.0 and whole.expected_ml[name] < 0.01:
                 continue
-            path = output_path(out, case, "probseg")
-            word = re.sub(r"[^a-zA-Z0-9]", "", name.title())
-            path = path.with_name(path.name.replace("_probseg", f"_label-{word}_probseg"))
+            path = probability_path(out, case, name)
             write_image(path, whole.probability(code), scan, replace(told, what=f"probability of {name}"))
     write_labels(labels_path(out, case), whole.codes, scan, told, table.names)
 
@@ -126,19 +131,6 @@ def write_tables(out: Path, cases: Sequence[Case], table: LabelTable, least: flo
         )
     _write_csv(out / "volumes.csv", volumes)
     _write_csv(out / "qc.csv", quality)
-
-
-def write_description(out: Path) -> None:
-    """`dataset_description.json` of BIDS derivatives."""
-    write_json(
-        out / "dataset_description.json",
-        {
-            "Name": "Segmentations, not for clinical use",
-            "BIDSVersion": "1.9.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": generated_by(),
-        },
-    )
 
 
 def _write_csv(path: Path, rows: Sequence[Sequence[str]]) -> None:
