@@ -33,6 +33,7 @@ __all__ = [
     "is_unfinished",
     "plain",
     "read_json",
+    "remove_folder",
     "remove_left",
     "sha256",
     "sync",
@@ -76,6 +77,14 @@ def remove_left(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, whose name goes at once: what a kill leaves of it is removed by `remove_left` later."""
+    hidden = _temporary(folder)
+    if folder.is_dir():
+        folder.replace(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:

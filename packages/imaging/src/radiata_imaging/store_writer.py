@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from radiata_core.errors import InputError
-from radiata_core.files import read_json
+from radiata_core.files import read_json, remove_folder
 from radiata_core.foreign_files import foreign
 from radiata_core.runs import atomic_path
 from radiata_core.specs import describe
@@ -297,7 +297,7 @@ class StoreWriter:
                     "complete": True,
                 }
             )
-        shutil.rmtree(self.parts, ignore_errors=True)
+        remove_folder(self.parts)
         return self.path
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from radiata_core.errors import InputError
-from radiata_core.files import atomic_folder, atomic_path, plain, read_json, sha256, write_json
+from radiata_core.files import atomic_folder, atomic_path, plain, read_json, remove_folder, sha256, write_json
 from radiata_decode.data.sidecar import generated_by, source_list
 from radiata_decode.data.subject_tables import checked_trials, checked_voxels
 from radiata_decode.data.tables import write_table
@@ -173,7 +173,7 @@ class SubjectWriter:
 
     def discard(self) -> None:
         """Throw the parts away."""
-        shutil.rmtree(self.parts, ignore_errors=True)
+        remove_folder(self.parts)
 
     def _card(
         self, folder: Path, trials: pd.DataFrame, voxels: pd.DataFrame, bad: np.ndarray, about: dict[str, Any]

@@ -49,6 +49,7 @@ class Forecast:
         Raises:
             InputError: a population or model that cannot be used, a model without dynamics, or a file that exists.
         """
+        from radiata_core.runs import sole_writer
         from radiata_latents.data.population import load_population
         from radiata_latents.data.rates_file import save_rates
         from radiata_latents.data.sidecar import free_path
@@ -70,9 +71,13 @@ class Forecast:
             splits=splits_of(self.split), device=device_of(self.device),
         )  # fmt: skip
         scores = forecast_scores(cells, made, self.seed)
-        save_rates(made, self.out, Description="Rates beyond the observed window.", Draws=self.draws,
-                   Horizon=self.bins, Split=self.split, Scores=scores,
-                   SyntheticData=bool(cells.attrs.get("synthetic", 0)))  # fmt: skip
+        with sole_writer(self.out):
+            free_path(
+                self.out, self.overwrite, source=self.population
+            )  # another process may have been faster
+            save_rates(made, self.out, Description="Rates beyond the observed window.", Draws=self.draws,
+                       Horizon=self.bins, Split=self.split, Scores=scores,
+                       SyntheticData=bool(cells.attrs.get("synthetic", 0)))  # fmt: skip
         for line in _lines(scores, self.split):
             print(line)
         print(f"{made.sizes['trial']} trials, {self.bins} bins ahead in {self.out}")

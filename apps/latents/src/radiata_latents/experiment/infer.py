@@ -54,6 +54,7 @@ class Infer:
         Raises:
             InputError: a population, a model or options that cannot be used, or a file that exists.
         """
+        from radiata_core.runs import sole_writer
         from radiata_latents.data.population import load_population
         from radiata_latents.data.rates_file import save_rates
         from radiata_latents.data.sidecar import free_path
@@ -89,5 +90,9 @@ class Infer:
 
             write_submission(self.submission, parts, cells, made)
             print(f"submission of {parts.group} in {self.submission}")
-        save_rates(made, self.out, SyntheticData=bool(cells.attrs.get("synthetic", 0)), Split=self.split)
+        with sole_writer(self.out):
+            free_path(
+                self.out, self.overwrite, source=self.population
+            )  # another process may have been faster
+            save_rates(made, self.out, SyntheticData=bool(cells.attrs.get("synthetic", 0)), Split=self.split)
         print(f"{made.sizes['trial']} trials, {made.sizes['neuron']} neurons in {self.out}")

@@ -124,13 +124,7 @@ class Prepare:
     def _check(self) -> None:
         if self.out.suffix != ".h5":
             raise InputError(f"expected a name ending in .h5; got {self.out}. Rename --out.")
-        from radiata_core.sidecars import in_the_way
-
-        taken = in_the_way(self.out, self.out.with_suffix(".json"))
-        if taken is not None and not self.overwrite and not self.dry_run:
-            raise InputError(
-                f"expected a new file; {taken} exists. Choose another --out, or pass --overwrite."
-            )
+        self._check_free()
         for path in (*self.source, *([self.positions] if self.positions else [])):
             if not path.is_file():
                 raise InputError(f"expected a file to read; got no such file: {path}. Check the path.")
@@ -150,8 +144,17 @@ class Prepare:
                 "on both sides. Leave --split-by out."
             )
 
+    def _check_free(self) -> None:
+        from radiata_core.sidecars import in_the_way
+
+        taken = in_the_way(self.out, self.out.with_suffix(".json"))
+        if taken is not None and not self.overwrite and not self.dry_run:
+            raise InputError(
+                f"expected a new file; {taken} exists. Choose another --out, or pass --overwrite."
+            )
+
     def _write(self, made: "xr.Dataset", facts: dict[str, Any]) -> None:
-        from radiata_core.runs import provenance, sha256
+        from radiata_core.runs import provenance, sha256, sole_writer
         from radiata_latents.data.population import save_population
 
         read = [*self.source, *([self.positions] if self.positions else [])]
@@ -166,7 +169,9 @@ class Prepare:
             **provenance(),
         }
         card = self.out.with_suffix(".json"), lambda part: record | {"sha256": sha256(part)}
-        save_population(made, self.out, card)
+        with sole_writer(self.out):
+            self._check_free()  # another process may have been faster
+            save_population(made, self.out, card)
 
 
 def _version() -> str:

@@ -40,6 +40,7 @@ class Sample:
             InputError: a model without a prior, sizes that cannot be, neurons that never fire in the sample, or a file that
                 exists.
         """
+        from radiata_core.runs import sole_writer
         from radiata_latents.data.population import save_population
         from radiata_latents.data.sidecar import card_of, free_path
 
@@ -70,5 +71,7 @@ class Sample:
             Trials=self.trials,
             Bins=made.sizes["time"],
         )
-        save_population(made, self.out, card)
+        with sole_writer(self.out):
+            free_path(self.out, self.overwrite)  # another process may have been faster
+            save_population(made, self.out, card)
         print(f"{self.trials} simulated trials of {made.sizes['time']} bins in {self.out}")

@@ -10,7 +10,6 @@ Scans without label maps are stored with one structure, "other head", where the 
 
 import contextlib
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from radiata_core.errors import InputError
+from radiata_core.files import remove_folder
 from radiata_core.logs import progress
 from radiata_core.provenance import provenance
 from radiata_core.runs import sole_writer
@@ -143,6 +143,8 @@ def prepare_store(task: "Prepare", cases: list[Listed]) -> tuple[int, int]:
         InputError: a file cannot be used (and may not be left out), or none can.
     """
     with sole_writer(task.out):
+        if task.out.exists() and not task.overwrite:  # another process was faster
+            raise InputError(f"expected a new store; got {task.out}, which exists. Choose another --out.")
         return _prepared(task, cases)
 
 
@@ -173,7 +175,7 @@ def _prepared(task: "Prepare", cases: list[Listed]) -> tuple[int, int]:
         }
 
     count = write_label_maps(task.out, _joined(rows), (task.out.with_suffix(".json"), card))
-    shutil.rmtree(parts, ignore_errors=True)
+    remove_folder(parts)
     return count, len(bad)
 
 
