@@ -55,7 +55,7 @@ def test_segments_have_names_codes_colours_and_sides(tmp_path, reference, labels
     item = highdicom.seg.segread(
         write_dicom_segmentation(labels, tmp_path / "seg.dcm", ORIGIN, reference, NAMES, when=NOON)
     )
-    assert item.segment_numbers == range(1, 4)
+    assert list(item.segment_numbers) == [1, 2, 3]
     cortex, stem, unknown = (item.get_segment_description(n) for n in (1, 2, 3))
     assert [one.segment_label for one in (cortex, stem, unknown)] == [
         "left cerebral cortex",

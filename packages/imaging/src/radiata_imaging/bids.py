@@ -31,7 +31,7 @@ __all__ = ["BIDS_VERSION", "find_scans", "is_bids", "write_derivative_descriptio
 BIDS_VERSION = "1.10.0"
 """Of the specification that results follow."""
 
-_NOT_BIDS = ("run.json", "log.jsonl", "failures.json", "*.csv", "*.html", "configs/", "inputs/")
+_NOT_BIDS = ("run.json", "log.jsonl", "failures.json", "*.csv", "*.html", "configs", "inputs")
 
 _SUBJECT = re.compile(r"(?:^|/)sub-([a-zA-Z0-9]+)")
 _SESSION = re.compile(r"(?:^|/|_)ses-([a-zA-Z0-9]+)")
