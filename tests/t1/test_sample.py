@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -60,6 +61,19 @@ def test_files_say_what_they_are(tiny_run: Path, tmp_path: Path) -> None:
     bundle = json.loads((tmp_path / "configs" / "metadata.json").read_text())
     assert "Not for clinical use" in bundle["intended_use"]
     assert bundle["generated_image"]["voxel_size_mm"] == [24.0] * 3
+
+
+def test_heads_are_a_bids_derivative_where_that_is_asked_for(
+    tiny_run: Path, tmp_path: Path, bids_errors: Callable[[Path], list[str]]
+) -> None:
+    """The validator finds no error, though run.json, the log and the bundle lie there too; a second call keeps the head."""
+    again = Sample(out=tmp_path, model=str(tiny_run), seeds=(3,), steps=2, bids=True)
+    again.run()
+    path = tmp_path / "sub-syn0003" / "anat" / file_name(3)
+    kept = path.stat().st_mtime_ns
+    again.run()
+    assert path.stat().st_mtime_ns == kept and (tmp_path / "run.json").exists()
+    assert bids_errors(tmp_path) == []
 
 
 def test_a_stopped_queue_goes_on_and_other_settings_are_refused(tiny_run: Path, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def json_stderr(app: str, command: str) -> Iterator[JsonLines]:
         text = " ".join(str(message).split())
         lines.record("warning", text, category=category.__name__, module=_module(filename))
 
-    sys.stderr, warnings.showwarning = lines, shown  # type: ignore[assignment]
+    sys.stderr, warnings.showwarning = lines, shown
     try:
         yield lines
     finally:

@@ -21,7 +21,6 @@ from radiata_imaging.preprocess import PreprocessSpec, canonical_affine
 from radiata_imaging.scale_out import device_of_worker, warm
 from radiata_imaging.volume import Volume
 from radiata_t1.data.covariates import CovariateScale
-from radiata_t1.experiment.sample import file_name
 from radiata_t1.model.batch_rows import SHARE, free_bytes, measured_bytes, rows_that_fit
 from radiata_t1.model.cascades import Finer
 from radiata_t1.model.estimates import Estimate, estimate_of
@@ -189,7 +188,7 @@ def _written(seeds: Sequence[int], verb: "Sample", rows: int, ready: Ready) -> I
 
 def _write(verb: "Sample", seed: int, rows: int, volume: Volume, ready: Ready, more: dict[str, Any]) -> None:
     write_volume(
-        verb.out / file_name(seed),
+        verb.out / verb.place_of(seed),
         volume,
         description=f"synthetic, not for clinical use; radiata-t1 seed {seed}",
         dtype=verb.dtype,
@@ -203,6 +202,7 @@ def _write(verb: "Sample", seed: int, rows: int, volume: Volume, ready: Ready, m
             **more,
             "BatchRows": rows,
             "Evaluations": ready.sampler.evaluations(bool(ready.settings["Conditions"])),
+            "SkullStripped": False,
             "Sources": [],
             "GeneratedBy": [{"Name": "radiata-t1", "Version": version("radiata-t1")}],
         },

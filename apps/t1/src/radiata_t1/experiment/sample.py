@@ -85,6 +85,8 @@ class Sample:
     """Stored type; the intensity scale is fixed: background 0, brightest tissue 1000."""
     device: str = "cpu"
     """Where to compute: cpu, cuda, cuda:1, mps."""
+    bids: bool = False
+    """Lay the folder out as a BIDS derivative: each head in sub-synSEED/anat/."""
     overwrite: bool = False
     """Draw again what is already there."""
     dry_run: bool = False
@@ -96,6 +98,7 @@ class Sample:
     def draw(self, command: str) -> None:
         """Do it, as part of `command`, whose name goes into run.json."""
         from radiata_core.runs import Progress, Run, sha256
+        from radiata_imaging.bids import write_derivative_description
         from radiata_imaging.scale_out import Workers, completed
         from radiata_t1.experiment.draw_many import Ready, drawn, here
         from radiata_t1.model.estimates import clock
@@ -137,24 +140,33 @@ class Sample:
             data={file.name: sha256(file)},
             resume=True,
         ) as run:
-            _write_description(self.out)
+            write_derivative_description(
+                self.out,
+                "radiata-t1",
+                "Synthetic T1-weighted heads",
+                "Every image is synthetic. Not for clinical use.",
+            )
             _write_bundle(self.out, ready.loaded)
             with Progress(len(self.seeds), "draw", unit="head", start=len(self.seeds) - len(todo)) as bar:
                 if workers.at_most(len(groups)).here:
                     for seed in here(groups, self, rows, ready):
-                        run.log.write(seed=seed, file=file_name(seed))
+                        run.log.write(seed=seed, file=self.place_of(seed).as_posix())
                         bar.update(1)
                 else:
 
                     def noted(outcome: Any) -> None:
                         for seed in outcome.value or ():
-                            run.log.write(seed=seed, file=file_name(seed))
+                            run.log.write(seed=seed, file=self.place_of(seed).as_posix())
 
                     completed(
                         drawn, groups, (self, rows, ready.settings), workers=workers, bar=bar, size=len,
                         name=lambda seeds: f"seeds {' '.join(map(str, seeds))}", each=noted,
                     )  # fmt: skip
         print(self.out)
+
+    def place_of(self, seed: int) -> Path:
+        """Where the head of a seed goes, below the folder."""
+        return Path(f"sub-syn{seed:04d}", "anat", file_name(seed)) if self.bids else Path(file_name(seed))
 
     def conditions(self) -> dict[str, float]:
         """Name to value of the covariates given.
@@ -237,7 +249,7 @@ class Sample:
         from radiata_core.runs import read_json
         from radiata_imaging.nifti import sidecar_path
 
-        path = self.out / file_name(seed)
+        path = self.out / self.place_of(seed)
         if not (path.is_file() and sidecar_path(path).is_file()):
             return False
         kept = read_json(sidecar_path(path))
@@ -272,22 +284,3 @@ def _write_bundle(folder: Path, loaded: "LoadedModel") -> None:
         extra={"model_sha256": loaded.sha256},
     )
     write_json(folder / "configs" / "metadata.json", metadata)
-
-
-def _write_description(folder: Path) -> None:
-    """BIDS: what kind of data set this folder is."""
-    from importlib.metadata import version
-
-    from radiata_core.runs import write_json
-
-    write_json(
-        folder / "dataset_description.json",
-        {
-            "Name": "Synthetic T1-weighted heads",
-            "BIDSVersion": "1.10.0",
-            "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "radiata-t1", "Version": version("radiata-t1")}],
-            "License": "Apache-2.0",
-            "Description": "Every image is synthetic. Not for clinical use.",
-        },
-    )
