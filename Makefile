@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 OUT ?= demo
 JOBS ?= 2
 
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo test test-slow check bench docs clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ check: $(STAMP)  ## Format, lint, layers and types.
 bench: $(STAMP)  ## Speed and quality, as ratios side by side in one run.
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+docs: $(STAMP)  ## The site of the pages and the reference, in build/site; opens from a disk.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/python docs/site/build.py
+
 clean:  ## Remove the environment, caches and the demo's folder.
-	rm -rf $(VENV) $(OUT) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
+	rm -rf $(VENV) $(OUT) build/site build/site-source .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 	find packages apps tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
