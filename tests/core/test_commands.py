@@ -1,5 +1,6 @@
 """The contract of every command line: exit codes, one line for errors, help without torch."""
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -94,3 +95,35 @@ def test_version_and_nothing(capsys):
     assert "radiata-core 0" in capsys.readouterr().out
     assert call() == 2
     assert "usage: radiata-fake" in capsys.readouterr().err
+
+
+class Freed:
+    """A file that meets a full disk again when it is freed."""
+
+    def __del__(self) -> None:
+        raise RuntimeError(
+            "Can't decrement id ref count (file write failed: errno = 28, No space left on device)"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """Write a store."""
+
+    caught: bool = False
+
+    def run(self) -> None:
+        kept = Freed()
+        if not self.caught:
+            raise OSError(28, "No space left on device")
+        del kept
+
+
+@pytest.mark.parametrize("words", [[], ["--caught"]])
+def test_a_full_disk_that_finalisers_meet_again_is_one_line(capfd, words):
+    """Whether the command failed of it, or nobody else noticed; and the hooks are as before."""
+    hooks = sys.excepthook, sys.unraisablehook
+    assert main("radiata-fake", "Fake things.", {"store": Store}, ["store", *words]) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("radiata-fake store: error: no space left on the disk;")
+    assert (sys.excepthook, sys.unraisablehook) == hooks

@@ -22,7 +22,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -33,7 +33,9 @@ from radiata_core.signals import interruptible
 __all__ = ["main"]
 
 _LOG_JSON = "--log-json"
-_ABOUT_LOG_JSON = f"{_LOG_JSON}, with every verb: each line on standard error is one JSON object (default: plain lines)."
+_ABOUT_LOG_JSON = (
+    f"{_LOG_JSON}, with every verb: each line on standard error is one JSON object (default: plain lines)."
+)
 _FRAMES = "".join(map(chr, range(0x2500, 0x2580)))  # tyro draws a box around what it explains
 _NO_MEMORY = "ran out of memory; use a smaller --batch-size, a smaller grid, or a machine with more"
 _SYSTEM = {
@@ -93,7 +95,44 @@ def _dispatched(
         what = "option" if word.startswith("-") else "verb"
         print(f"{app}: error: unknown {what} {word!r}; {hint} See {app} --help.", file=sys.stderr)
         return 2
-    return _run(f"{app} {word}", verbs[word], arguments[1:], alone)
+    name = f"{app} {word}"
+    with _finalisers(keep=alone) as met:
+        code = _run(name, verbs[word], arguments[1:], alone)
+    if code == 0 and met:
+        print(f"{name}: error: {met[0]}", file=sys.stderr)
+        return 1
+    return code
+
+
+@contextlib.contextmanager
+def _finalisers(keep: bool) -> Iterator[list[str]]:
+    """The lines of what finalisers met: a full disk, once more, when HDF5's objects are freed.
+
+    They are not shown one by one, since the command has said it, or says it if that is all that went wrong. Cython shows
+    them through both hooks. With `keep`, these stay, since some objects are freed when the process ends.
+    """
+    met: list[str] = []
+    hooks = sys.excepthook, sys.unraisablehook
+
+    def said(error: BaseException | None) -> bool:
+        line = _explained(error) if isinstance(error, Exception) else None
+        met.extend([] if line is None else [line])
+        return line is not None
+
+    def uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not said(error):
+            hooks[0](kind, error, trace)
+
+    def unraisable(dropped: Any) -> None:
+        if not said(dropped.exc_value):
+            hooks[1](dropped)
+
+    sys.excepthook, sys.unraisablehook = uncaught, unraisable
+    try:
+        yield met
+    finally:
+        if not keep:
+            sys.excepthook, sys.unraisablehook = hooks
 
 
 def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
@@ -176,7 +215,11 @@ def _explained(error: Exception) -> str | None:
         or "can't allocate memory" in text
     ):
         return _NO_MEMORY
-    for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):  # libraries that write wrap it in their own errors
+    for number in (
+        errno.ENOSPC,
+        errno.EFBIG,
+        errno.EDQUOT,
+    ):  # libraries that write wrap it in their own errors
         if os.strerror(number) in text:
             return _SYSTEM[number]
     if isinstance(error, OSError) and error.errno in _SYSTEM:
