@@ -1,5 +1,6 @@
 """A file of HDF5 is read as what it holds, and no further than it may declare."""
 
+import resource
 from pathlib import Path
 
 import h5py
@@ -8,7 +9,7 @@ import pytest
 
 from radiata_core.errors import InputError
 from radiata_core.foreign_files import VARIABLE
-from radiata_imaging.hdf5 import declared_bytes, open_hdf5, whole_array
+from radiata_imaging.hdf5 import declared_bytes, new_hdf5, open_hdf5, whole_array
 
 
 @pytest.fixture
@@ -87,3 +88,28 @@ def test_a_heap_that_does_not_end_is_refused(file: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(OSError, match="does not end"):
         open_hdf5(file)
+
+
+@pytest.mark.parametrize("limit", [300, 3000, 20_000, 60_000])
+def test_a_disk_that_is_full_is_an_error_at_the_end_and_no_crash(tmp_path: Path, limit: int) -> None:
+    """However far the file came; and with room enough it holds what was written."""
+
+    def write(path: Path) -> None:
+        with new_hdf5(path, libver="latest") as file:
+            values = np.random.default_rng(0).random((60, 50))
+            file.create_dataset("packed", data=values, compression="gzip", shuffle=True)
+            for number in range(12):
+                file.create_dataset(f"some/{number}", data=np.arange(500.0) * number, chunks=(50,))
+            file["words"] = ["a", "bb"]
+
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, former[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write(tmp_path / "full.h5")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    write(tmp_path / "whole.h5")
+    with open_hdf5(tmp_path / "whole.h5") as file:
+        assert np.array_equal(file["some/7"][()], np.arange(500.0) * 7) and file["words"].asstr()[1] == "bb"
+        assert np.array_equal(file["packed"][()], np.random.default_rng(0).random((60, 50)))

@@ -1,14 +1,20 @@
-"""HDF5 that somebody else made, opened with care.
+"""HDF5 that somebody else made, opened with care; and new files, written so that a full disk is an error and no crash.
 
 A set in an HDF5 file can declare a petabyte without holding a byte, keep its values in any other file of the machine
 (external storage, virtual sets), or be a link into another file. What is read whole is therefore sized first, and what
 points out of the file is refused: a file is read as what it holds.
 
+libhdf5 2.0 may end the process (a segmentation fault) where one of its own writes meets a full disk. `new_hdf5` does not
+tell it: the bytes go through Python, the first error is kept, and raised when the file is closed.
+
 References:
     HDF5 file format specification, https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html (links, layouts).
 """
 
+import contextlib
+import io
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,7 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_core.foreign_files import check_declared
 
-__all__ = ["declared_bytes", "open_hdf5", "whole_array"]
+__all__ = ["declared_bytes", "new_hdf5", "open_hdf5", "unfailing", "whole_array"]
 
 _SEARCHED = 2**28
 
@@ -30,6 +36,97 @@ def declared_bytes(dataset: h5py.Dataset) -> int:
         if dataset.shape is not None
         else 0
     )
+
+
+class _Unfailing(io.RawIOBase):
+    """A file whose writes never fail; what the first one failed of is `error`. What was not written reads as zeros."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = io.FileIO(path, "w+")
+        self._place = self._size = 0
+        self.error: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._place = offset + (0, self._place, self._size)[whence]
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        view[:] = bytes(len(view))
+        self._file.seek(self._place)
+        got = self._file.readinto(view) or 0
+        count = max(got, min(len(view), max(0, self._size - self._place)))
+        self._place += count
+        return count
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if self.error is None:
+            try:
+                self._file.seek(self._place)
+                left = view
+                while left:
+                    left = left[self._file.write(left) or 0 :]
+            except OSError as error:
+                self.error = error
+        self._place += len(view)
+        self._size = max(self._size, self._place)
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        self._size = self._place if size is None else size
+        if self.error is None:
+            try:
+                self._file.truncate(self._size)
+            except OSError as error:
+                self.error = error
+        return self._size
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def unfailing(path: Path | str) -> Iterator[io.RawIOBase]:
+    """A new file for a library that cannot bear a failing write: it is told of none, and the first is raised at the end.
+
+    Raises:
+        OSError: the disk is full, or whatever else writing met.
+    """
+    with _Unfailing(Path(path)) as file:
+        try:
+            yield file
+        finally:
+            if file.error is not None:
+                raise file.error
+
+
+@contextlib.contextmanager
+def new_hdf5(path: Path | str, **options: Any) -> Iterator[h5py.File]:
+    """A new HDF5 file, open for writing.
+
+    Args:
+        path: Of the file.
+        options: Of `h5py.File`.
+
+    Raises:
+        OSError: the disk is full, or whatever else writing met.
+    """
+    with unfailing(path) as bytes_of_it, h5py.File(bytes_of_it, "w", **options) as file:
+        yield file
 
 
 def open_hdf5(path: Path | str, *, whole: bool = False) -> h5py.File:

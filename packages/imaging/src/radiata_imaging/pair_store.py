@@ -34,7 +34,7 @@ from radiata_core.paths import Path as NoisePath
 from radiata_core.runs import atomic_path
 from radiata_core.seeds import generator_of
 from radiata_core.specs import describe, rebuild
-from radiata_imaging.hdf5 import open_hdf5, whole_array
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5, whole_array
 from radiata_imaging.volume import times
 
 __all__ = [
@@ -181,7 +181,7 @@ def _write(
     conditions: Mapping[str, np.ndarray],
     compression: str | None,
 ) -> None:
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, new_hdf5(temporary) as file:
         file.attrs["complete"] = False
         for name, values in columns.items():
             _create(file, name, values, compression if name == "x0" else None)

@@ -21,7 +21,7 @@ from radiata_core.files import read_json, remove_folder
 from radiata_core.foreign_files import foreign
 from radiata_core.runs import atomic_path
 from radiata_core.specs import describe
-from radiata_imaging.hdf5 import open_hdf5, whole_array
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5, whole_array
 from radiata_imaging.preprocess import PreprocessSpec, canonical_affine
 from radiata_imaging.store_format import FORMAT, OFFSET, SCALE, SPLITS, TEXT, create_images, encode
 from radiata_imaging.volume import times
@@ -226,7 +226,7 @@ class StoreWriter:
         affine = (
             canonical_affine(self.spec) if item.affine is None else np.asarray(item.affine, dtype=np.float64)
         )
-        with atomic_path(self._part(self.key(item))) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_path(self._part(self.key(item))) as temporary, new_hdf5(temporary) as file:
             create_images(file, 1, self.shape, self.compression)[0] = stored
             file["affine"] = affine
             file["covariates"] = _row(item.covariates, self.covariates)
@@ -261,7 +261,7 @@ class StoreWriter:
         rows = [row for *_, row in facts]
         check_subjects(rows)
         told = None if card is None else (self.path.with_suffix(".json"), lambda part: card)
-        with atomic_path(self.path, told) as temporary, h5py.File(temporary, "w") as file:
+        with atomic_path(self.path, told) as temporary, new_hdf5(temporary) as file:
             file.attrs["complete"] = False
             images = create_images(file, len(rows), self.shape, self.compression)
             affines = np.empty((len(rows), 4, 4))

@@ -24,7 +24,7 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
-from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5
 
 __all__ = ["DECODED", "Decoded", "read_decoded", "write_decoded"]
 
@@ -78,7 +78,7 @@ def write_decoded(path: Path, decoded: Decoded) -> Path:
         raise InputError("expected something decoded to write; got no array.")
     for name, array in decoded.arrays.items():
         _check(name, array, len(decoded.stimulus))
-    with atomic_path(path) as part, h5py.File(part, "w") as opened:
+    with atomic_path(path) as part, new_hdf5(part) as opened:
         opened.attrs["format"] = _FORMAT
         opened.attrs["route"] = decoded.route
         opened.attrs["split"] = decoded.split

@@ -25,7 +25,7 @@ from radiata_core.files import atomic_path
 from radiata_core.foreign_files import check_declared, foreign
 from radiata_decode.data.stored_rows import stored_rows
 from radiata_decode.data.tables import read_table, write_table
-from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5
 
 __all__ = [
     "KINDS",
@@ -224,7 +224,7 @@ def write_arrays(folder: Path, stimuli: StimulusArrays) -> None:
         raise InputError(f"expected frames a second > 0 with movies; got {stimuli.frames_per_s}.")
     for kind, array in arrays.items():
         _check_array(kind, array, len(table))
-    with atomic_path(folder / "stimuli.h5") as part, h5py.File(part, "w") as opened:
+    with atomic_path(folder / "stimuli.h5") as part, new_hdf5(part) as opened:
         opened.attrs["format"] = FORMAT
         if stimuli.frames_per_s:
             opened.attrs["frames_per_s"] = float(stimuli.frames_per_s)

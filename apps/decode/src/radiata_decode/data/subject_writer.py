@@ -23,6 +23,7 @@ from radiata_core.files import atomic_folder, atomic_path, plain, read_json, rem
 from radiata_decode.data.sidecar import generated_by, source_list
 from radiata_decode.data.subject_tables import checked_trials, checked_voxels
 from radiata_decode.data.tables import write_table
+from radiata_imaging.hdf5 import new_hdf5
 
 if TYPE_CHECKING:
     from radiata_decode.data.stimuli import StimulusArrays
@@ -117,7 +118,7 @@ class SubjectWriter:
                 "Write float32."
             )
         file = index.get(name, self.parts / f"{len(index):05d}.h5")
-        with atomic_path(file) as part, h5py.File(part, "w") as opened:
+        with atomic_path(file) as part, new_hdf5(part) as opened:
             opened.create_dataset("responses", data=small, chunks=_chunks(small.shape, small.dtype.itemsize))
             opened.create_dataset("bad", data=~finite.all(0))
             opened.create_dataset("trials", data=_as_text(trials))
@@ -238,7 +239,7 @@ def _as_text(trials: pd.DataFrame) -> str:
 def _join(path: Path, files: list[Path], kept: np.ndarray, trials: int, dtype: str) -> None:
     """Parts one below the other without the voxels that are not kept, a block at a time."""
     shape = (trials, int(kept.sum()))
-    with h5py.File(path, "w") as opened:
+    with new_hdf5(path) as opened:
         opened.attrs["format"] = FORMAT
         whole = opened.create_dataset(
             "responses", shape, dtype, chunks=_chunks(shape, np.dtype(dtype).itemsize)

@@ -28,6 +28,7 @@ from radiata_decode.data.subject import Subject
 from radiata_decode.data.tables import write_table
 from radiata_decode.experiment.encoding import Encoded, EncodingOptions, encode_subject, region_table
 from radiata_decode.experiment.encoding_figures import flat_map_figure, region_figure
+from radiata_imaging.hdf5 import new_hdf5
 from radiata_imaging.plots import save
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _write_predictions(path: Path, found: Encoded) -> None:
     """Atomically; spaces in the order of the attribute `features`."""
     words = h5py.string_dtype("utf-8")
     predicted = np.stack(list(found.predicted.values())).astype(np.float32)
-    with atomic_path(path) as part, h5py.File(part, "w") as opened:
+    with atomic_path(path) as part, new_hdf5(part) as opened:
         opened.attrs["format"] = FORMAT
         opened.attrs["features"] = np.array(list(found.predicted), dtype=words)
         opened.create_dataset("stimulus", data=np.array(found.stimulus, dtype=words))

@@ -196,8 +196,9 @@ def _write_signal(
     import h5py
 
     from radiata_decode.data.sidecar import write_sidecar
+    from radiata_imaging.hdf5 import new_hdf5
 
-    with atomic_path(path) as part, h5py.File(part, "w") as opened:
+    with atomic_path(path) as part, new_hdf5(part) as opened:
         opened.create_dataset("signal", data=signal, chunks=(min(64, len(signal)), signal.shape[1]))
         opened.create_dataset("stimulus", data=table["stimulus"].tolist(), dtype=h5py.string_dtype())
         opened.create_dataset("tuning", data=np.concatenate([cortex.tuning, cortex.motion_tuning], axis=1))

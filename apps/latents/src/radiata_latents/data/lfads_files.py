@@ -29,7 +29,7 @@ import xarray as xr
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
-from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5
 from radiata_latents.data.population import heldin_first, population
 from radiata_latents.data.submission import check_unit
 
@@ -239,6 +239,6 @@ def save_lfads(dataset: xr.Dataset, path: Path, *, encoded: bool = False) -> Non
             out |= {f"{part}_data": counts[rows], f"{part}_inds": rows, "conversion_factor": 1.0}
             if "rates" in dataset:
                 out[f"{part}_truth"] = dataset["rates"].values[rows][..., order]
-    with atomic_path(path) as partial, h5py.File(partial, "w") as file:
+    with atomic_path(path) as partial, new_hdf5(partial) as file:
         for key, value in out.items():
             file.create_dataset(key, data=value, compression="gzip" if np.ndim(value) == 3 else None)

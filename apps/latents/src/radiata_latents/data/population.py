@@ -24,7 +24,7 @@ import xarray as xr
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
-from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.hdf5 import open_hdf5, unfailing
 
 __all__ = [
     "SPLITS",
@@ -196,8 +196,8 @@ def save_population(
         raise InputError(f"expected a name ending in .h5 or .nc; got {path}. Rename --out.")
     check_population(dataset)
     packed = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars}
-    with atomic_path(path, card) as part:
-        dataset.to_netcdf(part, engine="h5netcdf", encoding=packed)
+    with atomic_path(path, card) as part, unfailing(part) as stream:
+        dataset.to_netcdf(stream, engine="h5netcdf", encoding=packed)
 
 
 def load_population(path: Path) -> xr.Dataset:

@@ -23,7 +23,7 @@ import xarray as xr
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
-from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.hdf5 import open_hdf5, unfailing
 from radiata_latents.data.sidecar import card_of
 
 __all__ = ["check_belongs", "check_rates", "content_sha256", "load_rates", "rates_dataset", "save_rates"]
@@ -184,8 +184,8 @@ def save_rates(dataset: xr.Dataset, path: Path, **about: Any) -> None:
         "Passes": attributes["passes"],
         "Seed": attributes["seed"],
     }
-    with atomic_path(path, card_of(path, sources, **(card | about))) as part:
-        dataset.to_netcdf(part, engine="h5netcdf", encoding=packed)
+    with atomic_path(path, card_of(path, sources, **(card | about))) as part, unfailing(part) as stream:
+        dataset.to_netcdf(stream, engine="h5netcdf", encoding=packed)
 
 
 def load_rates(path: Path) -> xr.Dataset:

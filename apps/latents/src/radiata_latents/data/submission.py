@@ -25,7 +25,7 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
-from radiata_imaging.hdf5 import open_hdf5
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5
 from radiata_latents.data.benchmark import BENCHMARK_BINS_MS, PRESETS
 
 __all__ = ["FORWARD_KEYS", "REQUIRED_KEYS", "check_unit", "group_name", "load_submission", "save_submission"]
@@ -93,7 +93,7 @@ def save_submission(
             rates_key = key.replace("spikes", "rates")
             if rates_key in parts:
                 check_unit(parts[rates_key], known, f"{group}/{rates_key}")
-    with atomic_path(path) as part, h5py.File(part, "w") as file:
+    with atomic_path(path) as part, new_hdf5(part) as file:
         for group, parts in predictions.items():
             for key, rates in parts.items():
                 file.create_dataset(f"{group}/{key}", data=np.asarray(rates, np.float32), compression="gzip")

@@ -21,7 +21,7 @@ import numpy as np
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
 from radiata_core.foreign_files import foreign
-from radiata_imaging.hdf5 import open_hdf5, whole_array
+from radiata_imaging.hdf5 import new_hdf5, open_hdf5, whole_array
 from radiata_imaging.interpolation import Interpolation
 from radiata_imaging.orientation import reorient, resample
 from radiata_imaging.volume import Volume, times
@@ -105,7 +105,7 @@ def write_label_maps(
     """
     people: dict[str, str] = {}
     count = 0
-    with atomic_path(path, card) as part, h5py.File(part, "w", libver="latest") as file:
+    with atomic_path(path, card) as part, new_hdf5(part, libver="latest") as file:
         for case in cases:
             _check(case, people, file)
             original = np.unique(case.codes)
