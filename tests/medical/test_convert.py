@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import xarray as xr
 from pydicom import dcmread
 
 from radiata_imaging.dicom import read_dicom_series
 from radiata_imaging.dicom_images import write_dicom_series
 from radiata_imaging.dicom_origin import Origin
+from radiata_imaging.nifti import read_volume
 from radiata_imaging.orientation import reorient
 from radiata_imaging.volume import Volume, centred_affine
 from radiata_medical.cli import run
@@ -90,3 +92,30 @@ def test_names_of_labels_come_from_the_table_beside_them(tmp_path):
     table = tmp_path / "dseg.tsv"
     table.write_text("index\tname\tcolor\n0\tbackground\t#000000\n4\tmy lesion\t#ff8000\n")
     assert label_names(table)[4] == ("my lesion", (255, 128, 0))
+
+
+def test_maps_and_draws_of_a_scan_become_one_data_set(tmp_path, scanned):
+    """What lies on another grid, or belongs to another scan, stays out."""
+    _, scan = scanned
+    for word, more in (("restored", 0), ("sd", 1), ("draw-2", 3), ("draw-10", 4), ("draw-1", 2)):
+        write_image(tmp_path / f"head_{word}.nii.gz", scan.array + more, scan, FACTS)
+    other = Volume(scan.array[:6], scan.affine)
+    write_image(tmp_path / "head_residual.nii.gz", other.array, other, FACTS)
+    write_image(tmp_path / "head_2_sd.nii.gz", scan.array, scan, FACTS)
+    out = tmp_path / "head.nc"
+    assert run(["convert", str(tmp_path / "head_restored.nii.gz"), "--to", "netcdf", "--out", str(out)]) == 0
+    with xr.open_dataset(out, engine="h5netcdf") as found:
+        assert set(found.data_vars) == {"restored", "sd", "draws"}
+        shift = (found["draws"] - found["restored"]).mean(("x", "y", "z")).values
+        np.testing.assert_allclose(shift, [2, 3, 4], atol=1e-3)
+        assert found.attrs["title"] == "restored of head_restored.nii.gz" and len(found.attrs["sha256"]) == 64
+
+
+def test_a_series_becomes_nifti_in_the_same_place(tmp_path, scanned):
+    folder, scan = scanned
+    out = tmp_path / "scan.nii.gz"
+    assert run(["convert", str(folder), "--to", "nifti", "--out", str(out)]) == 0
+    back = reorient(read_volume(out), "RAS")
+    np.testing.assert_allclose(back.array, scan.array, atol=1e-3)
+    np.testing.assert_allclose(back.affine, scan.affine, atol=1e-4)
+    assert json.loads((tmp_path / "scan.json").read_text())["GeneratedBy"][0]["Name"] == "radiata-medical"

@@ -1,7 +1,8 @@
 """`radiata-medical convert`: label maps and images that this program wrote, as DICOM objects beside the scan they belong to.
 
 NIfTI file and its card → volume on the axes of the reference series → DICOM-SEG, a derived series, or pictures of it.
-The other way, a DICOM series → NIfTI with the sidecar of its acquisition, by dcm2niix where it is installed.
+Or → one netCDF file with all maps and draws of a scan. The other way, a DICOM series → NIfTI with the sidecar of its
+acquisition, by dcm2niix where it is installed.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ __all__ = ["Convert"]
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a label map or an image into DICOM for an archive or a viewer, or a series into NIfTI. Not for clinical use.
+    """Turn a label map or an image into DICOM or netCDF, or a DICOM series into NIfTI. Not for clinical use.
 
     The objects take patient and study from the reference series and say that they are derived, what made them from which
     file, and that they are not for clinical use.
@@ -32,12 +33,16 @@ class Convert:
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """The label map or image (.nii, .nii.gz); with --to nifti the folder of a DICOM series."""
+    """The label map or image (.nii, .nii.gz); with --to nifti the folder of a DICOM series; for a bundle the name
+    or file of a segmenter."""
     out: Path
-    """dicom-seg, nifti: the file, ending in .dcm or .nii.gz; else a folder for the slices."""
-    to: Literal["dicom-seg", "dicom-series", "dicom-pictures", "nifti"] = "dicom-seg"
+    """dicom-seg, netcdf, nifti: the file, ending in .dcm, .nc or .nii.gz; else a folder for the slices."""
+    to: Literal["dicom-seg", "dicom-series", "dicom-pictures", "netcdf", "nifti", "monai-bundle"] = (
+        "dicom-seg"
+    )
     """dicom-seg: one segmentation object; dicom-series: an image a slice; dicom-pictures: the same with the statement burned
-    in; nifti: the volume of a series and what is known of its acquisition."""
+    in; netcdf: the image with all other maps and draws of its scan, for xarray; nifti: a DICOM series with its sidecar;
+    monai-bundle: a segmenter that monai.bundle loads and runs."""
     reference: Path | None = None
     """Folder of the DICOM series the scan came from; dicom-seg needs it, an image without it belongs to no patient."""
     overwrite: bool = False
@@ -48,8 +53,14 @@ class Convert:
 
         self._check()
         series = None if self.reference is None else read_dicom_series(self.reference)
-        if self.to == "nifti":
+        if self.to == "monai-bundle":
+            from radiata_medical.experiment.segmenter_bundle import write_segmenter_bundle
+
+            write_segmenter_bundle(self.out, str(self.source))
+        elif self.to == "nifti":
             self._nifti()
+        elif self.to == "netcdf":
+            self._netcdf()
         elif self.to == "dicom-seg":
             assert series is not None  # by _check
             self._segmentation(series)
@@ -75,6 +86,25 @@ class Convert:
         }
         description = "measured, converted by radiata-medical, not for clinical use"
         write_volume(self.out, volume, description=description, dtype="float32", sidecar=sidecar | told)
+
+    def _netcdf(self) -> None:
+        from radiata_core.sidecars import card_of
+        from radiata_imaging.volume_dataset import volume_dataset, write_netcdf
+        from radiata_medical.experiment.outputs import APPLICATION
+        from radiata_medical.experiment.result_maps import volumes_beside
+
+        maps, draws = volumes_beside(self.source)
+        told, origin = self._card(), self._origin("maps", synthetic=True)
+        units = "units of the scan"
+        about = {
+            "title": f"{told.get('What', 'results')} of {origin.file}",
+            "source": origin.file,
+            "sha256": origin.sha256,
+        }
+        made = {"history": f"{told.get('Command', 'unknown')}; {APPLICATION} {origin.version} convert"}
+        dataset = volume_dataset(maps, draws, units=units, **about, **made)
+        card = card_of(self.out, APPLICATION, {origin.file: origin.sha256}, NotForClinicalUse=True)
+        write_netcdf(dataset, self.out, card)
 
     def _segmentation(self, series: "DicomSeries") -> None:
         from radiata_core.sidecars import card_of
@@ -123,10 +153,12 @@ class Convert:
 
         if self.to == "nifti" and not self.source.is_dir():
             raise InputError(f"expected the folder of a DICOM series; got {self.source}. Check the path.")
-        if self.to != "nifti" and not self.source.is_file():
+        if self.to not in ("nifti", "monai-bundle") and not self.source.is_file():
             raise InputError(f"expected a label map or an image; got no file {self.source}. Check the path.")
         if self.to == "nifti" and not self.out.name.endswith((".nii", ".nii.gz")):
             raise InputError(f"expected a name ending in .nii or .nii.gz; got {self.out}. Rename the output.")
+        if self.to == "netcdf" and self.out.suffix != ".nc":
+            raise InputError(f"expected a name ending in .nc; got {self.out}. Rename the output.")
         if self.to == "dicom-seg" and self.out.suffix.lower() != ".dcm":
             raise InputError(f"expected a name ending in .dcm; got {self.out}. Rename the output.")
         if self.to == "dicom-seg" and self.reference is None:
@@ -141,7 +173,12 @@ class Convert:
             raise InputError(
                 f"expected a new name; got {self.out}, which exists. Choose another --out, or pass --overwrite."
             )
-        if self.out.is_dir() and any(self.out.iterdir()) and not (self.out / CARD).is_file():
+        marks = (CARD, "configs/inference.json")
+        if (
+            self.out.is_dir()
+            and any(self.out.iterdir())
+            and not any((self.out / one).is_file() for one in marks)
+        ):
             raise InputError(
                 f"expected a series that convert wrote; got another folder {self.out}. Choose another --out."
             )

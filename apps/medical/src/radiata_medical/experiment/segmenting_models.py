@@ -31,7 +31,7 @@ from radiata_medical.model.slice_segmentation import segment_with_heads
 from radiata_medical.model.weights import find_model
 from radiata_medical.model.working_grid import Segmentation, WorkingScan
 
-__all__ = ["ScanSegmenter", "Segmented", "load_segmenter"]
+__all__ = ["ScanSegmenter", "Segmented", "load_segmenter", "network_segmenter"]
 
 Method = Literal["network", "features", "diffusion"]
 _THIN = 8  # voxels of 1 mm below which a scan is a slice, not a volume
@@ -126,7 +126,7 @@ def load_segmenter(
     if method == "network":
         temperature = float(loaded[0][1].metadata.get("temperature", 1.0))
         options = SegmenterOptions(window, 8, passes, temperature, keep_largest, posteriors, device)
-        return _ByNetwork([one.denoiser for _, one in loaded], options, _structures_of(loaded), checksums)
+        return network_segmenter(loaded, options)
     if method == "diffusion":
         joint: Any = loaded[0][1].denoiser
         if joint.labels.channels != len(tissues().colours):
@@ -143,6 +143,20 @@ def load_segmenter(
         heads, under.denoiser.to(device).eval(), table_of(head.metadata, name),
         {"seed": seed, "batch_size": batch_size, "keep_largest": keep_largest, "posteriors": posteriors}, checksums,
     )  # fmt: skip
+
+
+def network_segmenter(loaded: Sequence[tuple[str, LoadedModel]], options: SegmenterOptions) -> ScanSegmenter:
+    """The segmenter of one network or several that are loaded already.
+
+    Args:
+        loaded: Name and model.
+        options: How scans go through them.
+
+    Raises:
+        InputError: networks of different classes, or without a table of them.
+    """
+    checksums = {name: one.sha256 for name, one in loaded}
+    return _ByNetwork([one.denoiser for _, one in loaded], options, _structures_of(loaded), checksums)
 
 
 def _structures_of(loaded: Sequence[tuple[str, LoadedModel]]) -> LabelTable:

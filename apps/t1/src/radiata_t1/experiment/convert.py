@@ -2,6 +2,8 @@
 
 source file → tensors under our names → network, checked name by name and shape by shape → OUT/model.safetensors with
 OUT/model.json (which rebuilds it), OUT/configs/metadata.json (MONAI bundle) and OUT/run.json (where it came from).
+
+With `--to` a model of ours becomes a MONAI bundle, or a head that was drawn a DICOM series (`exporting`).
 """
 
 from collections.abc import Mapping
@@ -16,18 +18,27 @@ __all__ = ["Convert"]
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn released weights (MedForJ, MONAI GenerativeModels) into a model that `sample` can use.
+    """Turn released weights (MedForJ, MONAI GenerativeModels) into a model that `sample` can use; models and heads go out.
 
     Nothing in the file is executed: pickles that hold more than tensors are refused.
 
     For example: radiata-t1 convert MedForj-weights-rflow_ema.safetensors --out medforj-rflow
+
+    For example: radiata-t1 convert rflow-4mm --to monai-bundle --out bundles/rflow-4mm
+
+    For example: radiata-t1 convert heads/sub-syn0000_desc-synthetic_T1w.nii.gz --to dicom-series --out dicom
     """
 
     source: Annotated[Path, tyro.conf.Positional]
-    """The weights: .safetensors or .pt (a state dictionary, or one under "model", "ema" or "state_dict")."""
+    """The weights: .safetensors or .pt (a state dictionary, or one under "model", "ema" or "state_dict"); for a bundle a
+    model as in `sample`; for DICOM a head that was drawn."""
 
     out: Path
-    """Folder for the model; made if absent."""
+    """Folder for the model, the bundle or the slices; made if absent."""
+
+    to: Literal["model", "monai-bundle", "dicom-series", "dicom-pictures"] = "model"
+    """model: one that `sample` can use; monai-bundle: what monai.bundle loads and runs; dicom-series: an image a slice, of
+    no patient; dicom-pictures: the same with the statement burned in."""
 
     prediction: Literal["sample", "epsilon", "velocity", "flow", "rflow"] | None = None
     """What the network predicts (clean = sample, noise = epsilon). Default: what the file's name says."""
@@ -60,6 +71,9 @@ class Convert:
             strategy_named_in,
         )
 
+        if self.to != "model":
+            self._export()
+            return
         self._check()
         architecture = dict(MEDFORJ) | self._difference()
         strategy = STRATEGIES[self.prediction] if self.prediction else strategy_named_in(self.source.name)
@@ -94,6 +108,15 @@ class Convert:
             write_json(self.out / "configs" / "metadata.json", bundle)
         size = sum(parameter.numel() for parameter in denoiser.parameters())
         print(f"{size:,} parameters, {strategy.name} prediction, names of {weights.scheme}: {self.out}")
+
+    def _export(self) -> None:
+        from radiata_t1.experiment.exporting import export_bundle, export_head
+
+        if self.to == "monai-bundle":
+            export_bundle(str(self.source), self.out, self.overwrite)
+        else:
+            export_head(self.source, self.out, self.overwrite, picture=self.to == "dicom-pictures")
+        print(self.out)
 
     def _check(self) -> None:
         from radiata_core.errors import InputError
