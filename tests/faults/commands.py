@@ -22,6 +22,7 @@ class Command:
         items: Patterns, below the folder of a trial, of work that is finished once it is there: not to be made again.
         name: Of the row in the table; by default application and verb.
         quick: Part of the default suite.
+        injured: In the default suite, other faults befall it too.
         changed: Input that is another at the second run in `injuries.input_changed`: `other-NAME` beside it is put there.
         made_anew: What was made of it is then made again; otherwise the command refuses and says so.
     """
@@ -33,6 +34,7 @@ class Command:
     items: tuple[str, ...] = ()
     name: str = ""
     quick: bool = False
+    injured: bool = False
     changed: str = ""
     made_anew: bool = False
 

@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
 COMMANDS = (
     Command(
         "decode", ("prepare", "from-arrays", "in/betas.npy", "--trials", "in/trials.tsv", "--out", "out/subject"), make,
-        items=("out/.subject.parts/*.h5",), quick=True, changed="betas.npy", made_anew=True,
+        items=("out/.subject.parts/*.h5",), changed="betas.npy", made_anew=True,
     ),
     Command(
         "decode", ("train", "in/subject", "--out", "out", "--basis", "training", "--components", "8"), make, ("--resume",)

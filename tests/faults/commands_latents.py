@@ -30,17 +30,17 @@ def make(folder: Path) -> None:
 COMMANDS = (
     Command(
         "latents", ("prepare", "--preset", "lorenz", "--trials", "4", "--conditions", "5", "--neurons", "8", "--out",
-                    "out/lorenz.h5"), make, quick=True,
+                    "out/lorenz.h5"), make,
     ),
     Command(
         "latents", ("train", "in/tiny.h5", "--out", "out", "--steps", "6", *TRAIN.split()), make, ("--resume",),
-        ("out/checkpoints/step-*",), quick=True, changed="tiny.h5",
+        ("out/checkpoints/step-*",), changed="tiny.h5",
     ),
     Command(
         "latents", ("train", "in/tiny.h5", "--out", "out", "--steps", "4", "--members", "2", *TRAIN.split()), make,
         ("--resume",), ("out/member-*/checkpoints/step-*",), name="latents train --members", changed="tiny.h5",
     ),
-    Command("latents", ("infer", "in/tiny.h5", "--model", "in/run", "--out", "out/rates.h5"), make, quick=True),
+    Command("latents", ("infer", "in/tiny.h5", "--model", "in/run", "--out", "out/rates.h5"), make),
     Command("latents", ("sample", "--model", "in/run", "--trials", "4", "--out", "out/made.h5"), make),
     Command(
         "latents", ("forecast", "in/tiny.h5", "--model", "in/run", "--bins", "3", "--draws", "4", "--out",

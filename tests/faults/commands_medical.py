@@ -75,13 +75,13 @@ RESTORE = "restore in/thin --out out --evaluations 2 --tile 8 --halo 4 --model i
 COMMANDS = (
     Command(
         "medical", ("prepare", "in/labels", "--out", "out/labels.h5", "--margin", "2"), make,
-        items=("out/*.parts/*.h5",), quick=True, changed="labels", made_anew=True,
+        items=("out/*.parts/*.h5",), changed="labels", made_anew=True,
     ),
     Command("medical", tuple(TRAIN.split()), make, ("--resume",), ("out/checkpoints/step-*",), changed="labels.h5"),
     Command(
         "medical", ("segment", "in/scans", "--out", "out", "--model", "in/net.safetensors", "--window", "32"), make,
-        items=("out/*_dseg.nii.gz",), quick=True, changed="scans",
+        items=("out/*_dseg.nii.gz",), changed="scans",
     ),
-    Command("medical", tuple(RESTORE.split()), make, items=("out/*_restored.nii.gz",), quick=True, changed="thin"),
-    Command("medical", ("evaluate", "in/made", "in/truth", "--out", "out", "--draws", "100"), make),
+    Command("medical", tuple(RESTORE.split()), make, items=("out/*_restored.nii.gz",), changed="thin"),
+    Command("medical", ("evaluate", "in/made", "--reference", "in/truth", "--out", "out", "--draws", "100"), make),
 )  # fmt: skip

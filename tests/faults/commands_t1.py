@@ -111,7 +111,7 @@ COMMANDS = (
     ),
     Command(
         "t1", ("sample", "--model", "in/run", "--seeds", "0", "1", "2", "--steps", "2", "--batch-size", "1", "--out",
-               "out"), make, items=("out/*.nii.gz",), quick=True, changed="run",
+               "out"), make, items=("out/*.nii.gz",), quick=True, injured=True, changed="run",
     ),
     Command(
         "t1", ("evaluate", "in/drawn", "--reference", "in/heads.h5", "--out", "out", "--permutations", "19"), make

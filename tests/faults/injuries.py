@@ -29,7 +29,7 @@ def _said(ended: Ended, code: int, *words: str) -> list[str]:
     """What is wrong with the end of a command: its code, and its one line, which has one of the words."""
     lines = [line for line in ended.said.splitlines() if "error: " in line or "interrupted" in line]
     if ended.code != code or "Traceback" in ended.said:
-        return [f"ended with {ended.code}: {ended.said.strip()[-300:]!r}"]
+        return [f"ended with {ended.code}: {ended.said.strip()[:1500]!r}"]
     if len(lines) != 1 or not any(word in lines[0] for word in words):
         return [f"expected one line with {' or '.join(words)}; got {lines}"]
     return []

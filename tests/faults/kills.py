@@ -177,7 +177,9 @@ def _be_child(
         os.dup2(stream, 2)
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
-        os.environ["PATH"] = ""  # no git, whose commit would change the pages of a run while somebody works here
+        os.environ["PATH"] = (
+            ""  # no git, whose commit would change the pages of a run while somebody works here
+        )
         signal.signal(signal.SIGINT, signal.default_int_handler)
         before = set(sys.modules)
         watch = _Watch(folder, moment)

@@ -57,13 +57,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--injuries", action="store_true", help="instead of kills, each of the other faults once"
     )
+    parser.add_argument(
+        "--injury", action="append", help="only those whose name contains this; again for more"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--only", action="append", help="only commands whose name contains this; again for more"
     )
     parser.add_argument("--quick", action="store_true", help="only the commands of the default suite")
     parser.add_argument("--keep", type=Path, help="folder for the trials that failed")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.kills is None:
+        options.kills = 0 if options.injuries else 50
+    return options
 
 
 def _wanted(options: argparse.Namespace) -> list[Command]:
@@ -96,6 +102,8 @@ def _injured(
 ) -> None:
     """One command, once by everything."""
     for name, injury in INJURIES.items():
+        if options.injury and not any(part in name for part in options.injury):
+            continue
         folder = trials.new()
         try:
             faults = injury(trials, folder)
@@ -145,10 +153,9 @@ def main() -> int:
         for command in _wanted(options):
             trials = Trials(command, top)
             row = Row(command.title)
-            if options.injuries:
+            _killed(trials, options, row)
+            if options.injuries and (command.injured or not options.quick):
                 _injured(trials, options, counts, row.title)
-            else:
-                _killed(trials, options, row)
             rows.append(row)
             whole = trials.undisturbed
             print(
@@ -160,12 +167,15 @@ def main() -> int:
                 print(f"FAILED {row.title}, {failure}", flush=True)
     finally:
         shutil.rmtree(top, ignore_errors=True)
-    print(_table_of_injuries(counts) if options.injuries else _table(rows))
+    tables = [_table(rows)] if options.kills else []
+    print("\n\n".join([*tables, *([_table_of_injuries(counts)] if options.injuries else [])]))
     seconds = sum(os.times()[:4]) - sum(used[:4])
-    what = f"{sum(row.kills for row in rows)} kills, seed {options.seed}"
-    if options.injuries:
-        what = f"{sum(row.total() for row in counts.values())} injuries"
-    print(f"{what}, {seconds:.0f} s of processor time, {time.time() - began:.0f} s", file=sys.stderr)
+    kills, injuries = sum(row.kills for row in rows), sum(row.total() for row in counts.values())
+    print(
+        f"{kills} kills, seed {options.seed}, {injuries} injuries, {seconds:.0f} s of processor time, "
+        f"{time.time() - began:.0f} s",
+        file=sys.stderr,
+    )
     return int(any(row.failures for row in rows) or any(row["failed"] for row in counts.values()))
 
 
