@@ -125,7 +125,10 @@ def script_complaint(words: list[str]) -> str | None:
 
 def complaint(command: str, whole: bool, console: Console) -> str | None:
     """What is wrong with a command, or None."""
-    command = re.sub(r"( \| [\w-]+)+", "", command).replace("…", "").replace("...", "")
+    command = re.split(r" (?:\d?>|&&|;|\| (?:jq|grep|head|tail|tee|less)\b)", command)[
+        0
+    ]  # what a shell does with it
+    command = re.sub(r"( \| [\w-]+)+", "", command).replace("…", "").replace("...", "")  # a | b: one of them
     words = shlex.split(command.rstrip(".,;: "))
     words = words[next(i for i, word in enumerate(words) if not re.match(r"[A-Z_]+=", word)) :]
     for word in words[1:]:
@@ -163,6 +166,7 @@ def test_commands_of_a_page_are_understood(
         ("radiata-t1 sample --out heads --resolution 3mm", True, "3mm"),
         ("radiata-t1 sample --sead", False, "no option --sead"),
         ("radiata-t1 draw --out heads", True, "no verb 'draw'"),
+        ("radiata-t1 demo --sead 0 2>&1 >/dev/null | jq 'select(.level)'", True, "sead"),
         ("radiata-t2 demo", False, "there is no radiata-t2"),
         ("radiata-t1 train h.h5 --out run --preset shared/presets/none.toml", True, "there is no shared"),
         ("python benchmarks/none.py", True, "there is no benchmarks/none.py"),
