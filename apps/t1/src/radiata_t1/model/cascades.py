@@ -1,9 +1,9 @@
 """From a base head of 4 mm to one of 1 mm: the stages of `radiata_core.refinement` behind `sample --resolution`.
 
-    base head, 4 mm ──box mean──► 8 mm ──stage──► 4 mm ──stage──► 2 mm ──stage──► 1 mm
+    base head, 4 mm ──box mean──► 16 mm ──stage──► 8 mm ──stage──► 4 mm ──stage──► 2 mm ──stage──► 1 mm
 
-What the stages keep of the base is what 8 mm show of it: where everything is, and how large. What is smaller they draw anew,
-since they were trained on cleaner and many more blocks than the base on heads.
+What the stages keep of the base is what their first grid shows of it: where everything is, and how large. What is smaller
+they draw anew, since they were trained on cleaner and many more blocks than the base on heads.
 """
 
 import hashlib
