@@ -100,6 +100,7 @@ class JsonLines(io.TextIOBase):
             self.record("error" if _HOUSE_ERROR.search(message) else "info", message)
 
     def flush(self) -> None:
+        """Pass on what was written."""
         self.stream.flush()
 
     def finish(self) -> None:
@@ -107,6 +108,7 @@ class JsonLines(io.TextIOBase):
         self.write("\n")
 
     def writable(self) -> bool:
+        """Yes."""
         return True
 
     def isatty(self) -> bool:
@@ -114,6 +116,7 @@ class JsonLines(io.TextIOBase):
         return False
 
     def fileno(self) -> int:
+        """That of the stream behind."""
         return self.stream.fileno()
 
 
