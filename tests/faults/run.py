@@ -120,7 +120,8 @@ def _injured(
 
 def _cleared(folder: Path, keep: Path | None, name: str) -> None:
     if keep is not None:
-        shutil.copytree(folder, keep / name.replace(" ", "-"), symlinks=True, dirs_exist_ok=True)
+        shutil.rmtree(keep / name.replace(" ", "-"), ignore_errors=True)
+        shutil.copytree(folder, keep / name.replace(" ", "-"), symlinks=True)
     shutil.rmtree(folder)
 
 
