@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 OUT ?= demo
 JOBS ?= 2
 
-.PHONY: help setup demo test test-slow check bench docs clean
+.PHONY: help setup demo test test-slow check bench docs audit clean
 
 help:  ## This list.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ bench: $(STAMP)  ## Speed and quality, as ratios side by side in one run.
 docs: $(STAMP)  ## The site of the pages and the reference, in build/site; opens from a disk.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
 	$(BIN)/python docs/site/build.py
+
+audit: $(STAMP)  ## Licences of everything that is installed; fails on one that is not allowed.
+	$(BIN)/python docs/scripts/licences.py
 
 clean:  ## Remove the environment, caches and the demo's folder.
 	rm -rf $(VENV) $(OUT) build/site build/site-source .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -93,9 +93,9 @@ def licence_of(distribution: importlib.metadata.Distribution) -> str:
     name = canonical(told["Name"])
     if name in READ:
         return READ[name][0]
-    if told["License-Expression"]:
+    if "License-Expression" in told:
         return str(told["License-Expression"])
-    field = str(told["License"] or "")
+    field = str(told["License"] or "") if "License" in told else ""
     if "MPL-2.0 AND MIT" in field:
         return field
     classifiers = [

@@ -56,7 +56,7 @@ def stage(source: Path, with_reference: bool = True) -> None:
         for name, text in (*reference.pages(), *command_pages(reference)):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_text(text, encoding="utf-8")
-    first = (SITE / "index.md").read_text(encoding="utf-8")
+    first = (SITE / "index.md.in").read_text(encoding="utf-8")
     for target in filter(None, (one or other for one, other in _LINK.findall(first))):
         _copy_linked(ROOT / "index.md", target, source)
     (source / "index.md").write_text(first + "".join(_navigation(source, with_reference)), encoding="utf-8")

@@ -39,7 +39,9 @@ def test_both_readers_agree_on_values_and_places(mr_series, monkeypatch):
 def test_what_it_cannot_read_is_one_line(tmp_path, mr_series):
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.dcm").write_text("no slice")
-    with pytest.raises(InputError, match=r"expected a series that dcm2niix can convert; got none from .*text"):
+    with pytest.raises(
+        InputError, match=r"expected a series that dcm2niix can convert; got none from .*text"
+    ):
         read_with_dcm2niix(tmp_path / "text")
     both = mr_series()
     mr_series("series/deeper", SeriesInstanceUID="1.2.9", SeriesNumber=4)

@@ -137,10 +137,11 @@ seed and step), `ema`, `training_log`, `training_state` and `checkpoints`; `chec
 `checkpoint.load_model` keep a model as safetensors (`weights`) and JSON (`specs`: what a file may name), never
 as a pickle.
 
-Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `sidecars`, `logs` and
-`provenance`, `shipped_weights` (a model by name, file or run), `commands` (verbs and exit codes), `signals`, `errors`, and
-`types`, where shapes are named. Files of strangers: `foreign_files` (what one may declare; a parser's error as one line) and
-`bounded_building` (a network no larger than its weights).
+Every application: `seeds` (one generator a sample), `runs` (a run is one folder) with `files`, `sidecars`, `logs`,
+`json_lines` (standard error as one JSON object a line, for `--log-json`) and `provenance`, `shipped_weights` (a model by
+name, file or run), `commands` (verbs and exit codes), `signals`, `errors`, and `types`, where shapes are named. Files of
+strangers: `foreign_files` (what one may declare; a parser's error as one line) and `bounded_building` (a network no larger
+than its weights).
 
 Modules are imported when they are first used: `import radiata_core` costs a command line nothing and does not
 import torch.

@@ -263,7 +263,8 @@ class Trainer:
                 ):
                     self.validate(validation)
                 late = options.max_minutes is not None and time.monotonic() - began > 60 * options.max_minutes
-                asked = self.agreed(stop.number is not None)  # by a signal that one process may have got alone
+                # A signal may have come to one process alone.
+                asked = self.agreed(stop.number is not None)
                 ending = asked or self.agreed(late)
                 if self.step % options.checkpoint_every == 0 or self.step == options.steps or ending:
                     self.save()

@@ -131,5 +131,5 @@ class Cohort:
                 "spec": spec,
                 "seed": self.seed,
                 "provenance": provenance(),
-            }
+            },
         )
