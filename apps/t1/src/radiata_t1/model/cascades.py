@@ -37,7 +37,7 @@ BRIGHTEST = 1.5
 HALO = 32
 """Coarse voxels around a block that are computed with it; what the stages see of their surroundings."""
 
-_PROBE, _TILE, _MAPS = 24, 16, 5.0
+_PROBE, _TILE, _MAPS = 56, 16, 5.0
 
 
 def resolution_mm(word: str) -> float:
@@ -192,18 +192,18 @@ class Finer:
             self.cascade.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def seconds(self) -> float:
-        """What one head takes, foretold by one evaluation of each stage on a block."""
+        """What one head takes, foretold by one evaluation of each stage, on the whole grid or a block of it."""
         total, device = 0.0, next(self.cascade.parameters()).device
         for (stage, spacing), steps in zip(self._made(), self.cascade.steps, strict=False):
-            edge = _PROBE - _PROBE % stage.multiple
-            coarse = torch.zeros(1, 1, edge, edge, edge, device=device)
+            grid = [min(round(n * self.base.spacing / spacing), _PROBE) for n in self.base.shape]
+            coarse = torch.zeros(1, 1, *grid, device=device)
             with torch.inference_mode():
                 refine(stage, coarse, [0], steps=1, spacing=spacing)  # first calls choose kernels
                 began = time.perf_counter()
                 refine(stage, coarse, [0], steps=1, spacing=spacing)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-            total += steps * (time.perf_counter() - began) * self._voxels(spacing) / edge**3
+            total += steps * (time.perf_counter() - began) * self._voxels(spacing) / coarse.numel()
         return total
 
     def mebibytes(self, tile: int = 0) -> float:
