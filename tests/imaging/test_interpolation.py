@@ -68,3 +68,17 @@ def test_three_axes_are_the_kronecker_product(rng: np.random.Generator) -> None:
     axes = [Axis(7, 9, -1.0, 1.0), Axis(8, 5, 0.4, 1.3), Axis(9, 4, 2.0, 1.0)]
     expected = np.einsum("ai,bj,ck,ijk->abc", *[axis.matrix() for axis in axes], array)
     np.testing.assert_allclose(apply_axes(torch.from_numpy(array), axes).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_how_the_array_lies_in_memory_does_not_matter(
+    rng: np.random.Generator, order: tuple[int, ...]
+) -> None:
+    """Every axis by its own matrix, as a plain sum over voxels says it: NIfTI lies the other way round."""
+    shape, axes = (5, 7, 9), (Axis(5, 8, 0.2, 0.6), Axis(7, 4, 1.0, 1.0), Axis(9, 4, 0.5, 2.0))
+    values = rng.standard_normal(shape)
+    lying = torch.from_numpy(np.ascontiguousarray(values.transpose(order))).permute(
+        *np.argsort(order).tolist()
+    )
+    expected = np.einsum("ai,bj,ck,ijk->abc", *(axis.matrix() for axis in axes), values)
+    np.testing.assert_allclose(apply_axes(lying, axes).numpy(), expected, atol=1e-12)
