@@ -264,23 +264,8 @@ class Sample:
 
 def _write_bundle(folder: Path, loaded: "LoadedModel") -> None:
     """MONAI's bundle metadata of the model that drew the heads."""
-    from importlib.metadata import version
-
     from radiata_core.runs import write_json
     from radiata_t1.experiment.draw_many import spec_of
-    from radiata_t1.model.bundle import bundle_metadata
+    from radiata_t1.model.bundle import metadata_of_model
 
-    spec = spec_of(loaded)
-    metadata = bundle_metadata(
-        name="radiata-t1",
-        version=version("radiata-t1"),
-        description="Synthetic T1-weighted heads drawn by a diffusion or flow model in voxel space.",
-        shape=spec.shape,
-        spacing=(spec.spacing,) * 3,
-        prediction=str(loaded.metadata.get("prediction", "unknown")),
-        noise_level=(-8.0, 8.0),
-        axcodes=spec.axcodes,
-        covariates=loaded.metadata.get("covariates", {}).get("names", ()),
-        extra={"model_sha256": loaded.sha256},
-    )
-    write_json(folder / "configs" / "metadata.json", metadata)
+    write_json(folder / "configs" / "metadata.json", metadata_of_model("radiata-t1", loaded, spec_of(loaded)))

@@ -13,10 +13,12 @@ import importlib.metadata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from radiata_core.checkpoint import LoadedModel
 from radiata_core.errors import InputError
 from radiata_core.files import plain
+from radiata_imaging.preprocess import PreprocessSpec
 
-__all__ = ["INTENDED_USE", "REQUIRED_KEYS", "bundle_metadata"]
+__all__ = ["INTENDED_USE", "REQUIRED_KEYS", "bundle_metadata", "metadata_of_model"]
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -150,3 +152,25 @@ def _check(shape: Sequence[int], spacing: Sequence[float], value_range: tuple[fl
         )
     if not value_range[0] < value_range[1]:
         raise InputError(f"expected a range of values, low < high; got {value_range}. MedForJ's is (-1, 1).")
+
+
+def metadata_of_model(name: str, loaded: LoadedModel, spec: PreprocessSpec) -> dict[str, Any]:
+    """`bundle_metadata` of one of our models of heads.
+
+    Args:
+        name: What it is called.
+        loaded: The model.
+        spec: Its grid.
+    """
+    return bundle_metadata(
+        name=name,
+        version=importlib.metadata.version("radiata-t1"),
+        description="Synthetic T1-weighted heads drawn by a diffusion or flow model in voxel space.",
+        shape=spec.shape,
+        spacing=(spec.spacing,) * 3,
+        prediction=str(loaded.metadata.get("prediction", "unknown")),
+        noise_level=(-8.0, 8.0),
+        axcodes=spec.axcodes,
+        covariates=loaded.metadata.get("covariates", {}).get("names", ()),
+        extra={"model_sha256": loaded.sha256},
+    )

@@ -17,7 +17,7 @@ from radiata_imaging.monai_bundle import write_bundle
 from radiata_imaging.nifti import Intensity, write_volume
 from radiata_imaging.preprocess import PreprocessSpec, canonical_affine
 from radiata_imaging.volume import Volume
-from radiata_t1.model.bundle import bundle_metadata
+from radiata_t1.model.bundle import metadata_of_model
 from radiata_t1.model.samplers import GridName, Sampler, SamplerName
 
 __all__ = ["Draw", "DrawHeads", "write_head_bundle"]
@@ -106,18 +106,6 @@ def write_head_bundle(
         spec: Its grid.
         sampler: How it is drawn from.
     """
-    metadata = bundle_metadata(
-        name=name,
-        version=version("radiata-t1"),
-        description="Synthetic T1-weighted heads drawn by a diffusion or flow model in voxel space.",
-        shape=spec.shape,
-        spacing=(spec.spacing,) * 3,
-        prediction=str(loaded.metadata.get("prediction", "unknown")),
-        noise_level=(-8.0, 8.0),
-        axcodes=spec.axcodes,
-        covariates=loaded.metadata.get("covariates", {}).get("names", ()),
-        extra={"model_sha256": loaded.sha256},
-    )
     drawn: Mapping[str, Any] = {
         "_target_": f"{__name__}.Draw",
         "sampler": sampler.name.value,
@@ -139,7 +127,7 @@ def write_head_bundle(
     return write_bundle(
         folder,
         loaded.denoiser,
-        metadata,
+        metadata_of_model(name, loaded, spec),
         dataset=data,
         inferer=drawn,
         evaluator=work,
