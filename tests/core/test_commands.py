@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,19 @@ def test_help_is_light(arguments):
     assert done.returncode == 0
     assert "Draw things." in done.stdout
     assert done.stderr.strip() == "light"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["sample", "--help"], ["--version"], ["sample", "--out", "x"]]
+)
+def test_a_reader_who_has_seen_enough_is_not_told_of_a_bug(arguments):
+    words = [sys.executable, str(SCRIPT), *arguments]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr.strip() in ("", "light")
 
 
 def test_a_verb_runs(capsys):

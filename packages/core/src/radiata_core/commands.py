@@ -63,13 +63,23 @@ def main(app: str, summary: str, verbs: Mapping[str, type], argv: Sequence[str] 
         verbs: Name → frozen dataclass with a method `run()`.
         argv: Arguments without the program's name; `sys.argv` if None.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _logged(app, summary, verbs, list(sys.argv[1:] if argv is None else argv), alone=argv is None)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _logged(app: str, summary: str, verbs: Mapping[str, type], arguments: list[str], alone: bool) -> int:
+    """Exit code, with the lines of standard error as JSON where that is asked for."""
     if _LOG_JSON not in arguments:
-        return _dispatched(app, summary, verbs, arguments, alone=argv is None)
+        return _dispatched(app, summary, verbs, arguments, alone)
     arguments = [word for word in arguments if word != _LOG_JSON]
     began = time.monotonic()
     with json_stderr(app, arguments[0] if arguments and arguments[0] in verbs else "") as lines:
-        code = _dispatched(app, summary, verbs, arguments, alone=argv is None)
+        code = _dispatched(app, summary, verbs, arguments, alone)
         lines.finish()
         seconds = round(time.monotonic() - began, 3)
         lines.record("error" if code else "info", f"ended with {code}", exit_code=code, seconds=seconds)
@@ -154,9 +164,8 @@ def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
             sys.unraisablehook = lambda _: None
         print(f"{name}: interrupted{_tail(error)}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except Exception as error:
         line = _explained(error)
         if line is None:
