@@ -115,7 +115,9 @@ class Child:
     def ended(self) -> Ended:
         """Wait for its end."""
         code, seconds = _waited(self.process, self.moment)
-        said = self.told.with_suffix(".said").read_text(errors="replace")
+        said = ""
+        with contextlib.suppress(FileNotFoundError):  # killed before its first line
+            said = self.told.with_suffix(".said").read_text(errors="replace")
         facts: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError, ValueError):
             facts = json.loads(self.told.with_suffix(".json").read_text())
