@@ -1,6 +1,6 @@
 """Heads and volumes from one process and from two, of one thread each: how much of the second is gained.
 
-    python benchmarks/t1_throughput.py [--model rflow-4mm] [--steps 4] [--heads 8] [--repeats 3] [--volumes 200]
+    python benchmarks/t1_throughput.py [--model rflow-4mm] [--steps 4] [--heads 16] [--repeats 3] [--volumes 200]
 
     heads     `radiata-t1 sample`'s batches: heads drawn by the model and written as NIfTI
     volumes   `radiata-t1 cohort`'s heads, drawn from a made-up label map and appended to a store; `--volumes 0`: not
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--model", default="rflow-4mm", help="whose heads are drawn")
     parser.add_argument("--steps", type=int, default=4, help="solver steps of a head")
     parser.add_argument(
-        "--heads", type=int, default=8, help="drawn and timed in a run, a multiple of twice the batch"
+        "--heads", type=int, default=16, help="drawn and timed in a run, a multiple of twice the batch"
     )
     parser.add_argument("--batch-size", type=int, default=1, help="rows of a batch")
     parser.add_argument("--repeats", type=int, default=3)
