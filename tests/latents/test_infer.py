@@ -97,6 +97,22 @@ def test_submission_by_the_command(results: Path, tmp_path: Path) -> None:
         assert list(file) == ["mc_rtt_20"] and len(file["mc_rtt_20"]) == 6
 
 
+def test_a_submission_whose_rates_never_came_is_kept_and_gone_on_from(
+    results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = (results / "wavy.h5", "--model", results / "gru.safetensors", "--out", tmp_path / "rates.h5")
+    more = ("--submission", tmp_path / "sub.h5", "--preset", "nlb:mc_rtt")
+    assert call(*words, *more) == 0
+    rates, first = (tmp_path / "rates.h5").read_bytes(), (tmp_path / "sub.h5").stat()
+    (tmp_path / "rates.h5").unlink()  # as after a kill between the two
+    assert call(*words, *more, "--passes", "2") == 1, "another submission"
+    assert "sub.h5, which exists" in capfd.readouterr().err
+    assert call(*words, *more) == 0
+    assert (tmp_path / "rates.h5").read_bytes() == rates
+    assert (tmp_path / "sub.h5").stat().st_ino == first.st_ino
+    assert call(*words, *more) == 1, "both are there"
+
+
 def test_rates_in_hz_do_not_leave(wavy: xr.Dataset, tmp_path: Path) -> None:
     from radiata_core.errors import InputError
     from radiata_latents.data.rates_file import rates_dataset

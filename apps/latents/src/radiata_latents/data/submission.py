@@ -16,8 +16,9 @@ References:
     Pei et al., "Neural Latents Benchmark '21", 2021, https://arxiv.org/abs/2109.04463; format of https://neurallatents.github.io.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -72,6 +73,7 @@ def save_submission(
     path: Path,
     predictions: Mapping[str, Mapping[str, np.ndarray]],
     counts: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    card: tuple[Path, Callable[[Path], Any]] | None = None,
 ) -> None:
     """Write it, whole or not at all.
 
@@ -79,6 +81,7 @@ def save_submission(
         path: Ends in .h5.
         predictions: Group (`group_name`) → key → rates (trial, time, neuron), expected counts a bin.
         counts: The same with "spikes" for "rates" in the keys, wherever they are known; their unit is then checked.
+        card: Of the file, as `radiata_core.files.atomic_path` takes it.
 
     Raises:
         InputError: unknown groups or keys, parts that do not fit together, negative or infinite rates, or rates in Hz.
@@ -93,7 +96,7 @@ def save_submission(
             rates_key = key.replace("spikes", "rates")
             if rates_key in parts:
                 check_unit(parts[rates_key], known, f"{group}/{rates_key}")
-    with atomic_path(path) as part, new_hdf5(part) as file:
+    with atomic_path(path, card) as part, new_hdf5(part) as file:
         for group, parts in predictions.items():
             for key, rates in parts.items():
                 file.create_dataset(f"{group}/{key}", data=np.asarray(rates, np.float32), compression="gzip")

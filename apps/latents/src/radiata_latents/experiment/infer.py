@@ -75,7 +75,8 @@ class Infer:
                     f"expected --split all and another name than --out for --submission; got {self.split} and "
                     f"{self.submission}. Change them."
                 )
-            free_path(self.submission, self.overwrite, (".h5",), self.population)
+            if not self.submission.is_file() or self.out.exists():  # else perhaps of a run that was killed
+                free_path(self.submission, self.overwrite, (".h5",), self.population)
             parts = parts_of(cells, self.preset)
         elif self.preset is not None:
             raise InputError(
@@ -86,9 +87,11 @@ class Infer:
             splits=splits_of(self.split), device=device_of(self.device), **model.about,
         )  # fmt: skip
         if parts is not None and self.submission is not None:
-            from radiata_latents.experiment.submissions import write_submission
+            from radiata_latents.experiment.submissions import is_submission_of, write_submission
 
-            write_submission(self.submission, parts, cells, made)
+            if not is_submission_of(self.submission, parts, cells, made):
+                free_path(self.submission, self.overwrite, (".h5",), self.population)
+                write_submission(self.submission, parts, cells, made)
             print(f"submission of {parts.group} in {self.submission}")
         with sole_writer(self.out):
             free_path(

@@ -7,19 +7,22 @@ each for held-in and held-out neurons in the observed window, `eval_rates_*_forw
 are `data.submission`'s; rates are compared with counts wherever counts are known, so none leaves in Hz.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from radiata_core.errors import InputError
+from radiata_core.files import plain, read_json
 from radiata_latents.data.rates_file import content_sha256
-from radiata_latents.data.sidecar import write_sidecar
+from radiata_latents.data.sidecar import card_of
 from radiata_latents.data.submission import group_name, save_submission
 from radiata_latents.experiment.score_table import withheld
 
-__all__ = ["Parts", "parts_of", "write_submission"]
+__all__ = ["Parts", "is_submission_of", "parts_of", "submission_card", "write_submission"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +90,28 @@ def write_submission(path: Path, parts: Parts, population: xr.Dataset, rates: xr
                 made[key] = rates["rates"].values[block]
                 if np.isfinite(counts[block]).any():
                     known[key.replace("rates", "spikes")] = counts[block]
-    save_submission(path, {parts.group: made}, {parts.group: known})
-    write_sidecar(
+    card = submission_card(path, parts, population, rates)
+    save_submission(path, {parts.group: made}, {parts.group: known}, card)
+
+
+def submission_card(
+    path: Path, parts: Parts, population: xr.Dataset, rates: xr.Dataset
+) -> tuple[Path, Callable[[Path], Any]]:
+    """The card of a submission; equal cards are of equal submissions. Arguments as `write_submission`."""
+    return card_of(
         path,
         {str(population.attrs.get("source", "population")): content_sha256(population),
          str(rates.attrs["model"]): str(rates.attrs["model_sha256"])},
         Description="Predictions for the Neural Latents Benchmark.",
         Units="expected counts a bin",
         Group=parts.group,
+        Passes=int(rates.attrs["passes"]),
+        Seed=int(rates.attrs["seed"]),
         Trials={part: len(trials) for part, trials in parts.trials.items()},
     )  # fmt: skip
+
+
+def is_submission_of(path: Path, parts: Parts, population: xr.Dataset, rates: xr.Dataset) -> bool:
+    """Whether that is there already, of this population, this model and these options; arguments as `write_submission`."""
+    card, content = submission_card(path, parts, population, rates)
+    return path.is_file() and card.is_file() and read_json(card) == plain(content(path))
