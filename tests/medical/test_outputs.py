@@ -9,9 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
+from radiata_core import commands
+from radiata_core.checkpoint import save_model
 from radiata_core.errors import InputError
-from radiata_imaging.volume import Volume
+from radiata_imaging.volume import Volume, centred_affine
 from radiata_medical.data.scans import Case, output_path
 from radiata_medical.experiment.outputs import (
     Facts,
@@ -22,7 +25,12 @@ from radiata_medical.experiment.outputs import (
     write_image,
     write_labels,
 )
+from radiata_medical.experiment.report import Report
+from radiata_medical.experiment.restore import Restore
+from radiata_medical.experiment.segment import Segment
 from radiata_medical.experiment.segmenting_outputs import probability_path
+from radiata_medical.model.prior import build_prior
+from radiata_medical.model.segmenter_network import SegmenterNetwork
 
 FACTS = Facts(
     "radiata-medical restore",
@@ -128,3 +136,73 @@ def test_results_in_a_bids_tree_pass_the_validator(
     for name in ("run.json", "log.jsonl", "failures.json", "volumes.csv", "report.html"):
         (tmp_path / name).write_text("{}")
     assert bids_errors(tmp_path) == []
+
+
+# The commands, on a BIDS tree ----------------------------------------------------------------------------------------------
+
+SCANS = (
+    "sub-01/anat/sub-01_T1w",
+    "sub-01/anat/sub-01_acq-fast_run-2_FLAIR",
+    "sub-02/ses-1/anat/sub-02_ses-1_T2w",
+    "sub-03/anat/sub-03_desc-preproc_T1w",
+)
+BALL = (20, 24, 18)
+VERBS = {"segment": Segment, "restore": Restore, "report": Report}
+
+
+def run(*words: object) -> int:
+    return commands.main("radiata-medical", "", VERBS, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noisy balls of three people: two contrasts, a session, entities, and one that is a derivative itself."""
+    folder = tmp_path_factory.mktemp("bids")
+    index = np.stack(np.meshgrid(*map(np.arange, BALL), indexing="ij"), -1)
+    away = np.linalg.norm(index - (np.array(BALL) - 1) / 2, axis=-1)
+    noise = np.random.default_rng(0).normal(0, 9, BALL)
+    head = 400.0 * (away < 9) + 300.0 * (away < 5) + index[..., 0] + noise
+    for name in SCANS:
+        path = folder / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(head.astype(np.float32), centred_affine(BALL, 2.0, "LPS")), path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained segmenter of all structures, and an untrained prior with a made-up spread."""
+    folder = tmp_path_factory.mktemp("models")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_model(folder / "segmenter.safetensors", SegmenterNetwork(35, channels=(4, 8)), metadata={})
+    spread = {"kappa": [0.05, 0.2, 1.0], "variance": [5e-4, 3e-3, 2e-2]}
+    save_model(folder / "prior.safetensors", build_prior(3, (4, 8)), metadata={"dims": 3, "spread": spread})
+    return folder
+
+
+@pytest.mark.slow
+def test_segmentations_of_a_tree_pass_the_validator(
+    tree: Path, models: Path, tmp_path: Path, bids_errors: Callable[[Path], list[str]]
+) -> None:
+    """Label maps with tables, entropy, probabilities, volumes, quality, the page."""
+    out, model = tmp_path / "derivatives", models / "segmenter.safetensors"
+    words = ("--model", model, "--window", 64, "--entropy", "--posteriors")
+    assert run("segment", tree, "--out", out, *words) == 0
+    assert run("report", out, "--scans", tree) == 0
+    assert len(list(out.rglob("*_dseg.nii.gz"))) == len(SCANS)
+    assert bids_errors(out) == []
+
+
+@pytest.mark.slow
+def test_restored_trees_pass_the_validator(
+    tree: Path, models: Path, tmp_path: Path, bids_errors: Callable[[Path], list[str]]
+) -> None:
+    """Images with their spread, draws and residual; a field of brightness; the page."""
+    words = ("--model", models / "prior.safetensors", "--evaluations", 2, "--tile", 8, "--halo", 4)
+    sampled = ("--noise", 5, "--mode", "sample", "--draws", 2, "--save", "residual", "draws")
+    for name, options in (("denoise", sampled), ("bias", ("--save", "field"))):
+        out = tmp_path / name
+        assert run("restore", tree, "--task", name, "--out", out, *words, *options) == 0
+        assert run("report", out, "--scans", tree) == 0
+        assert bids_errors(out) == [], name

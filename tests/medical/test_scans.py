@@ -76,6 +76,9 @@ def test_nothing_to_find_and_names_that_would_collide_are_refused(
     save(tmp_path / "h.nii", image(rng))
     save(tmp_path / "h.nii.gz", image(rng))
     refused(lambda: find_cases(tmp_path), "2 called h")
+    for name in ("sub-1_T1w", "sub-1_desc-preproc_T1w"):
+        save(tmp_path / "bids/sub-1/anat" / f"{name}.nii.gz", image(rng))
+    refused(lambda: find_cases(tmp_path / "bids"), "sub-1_T1w and sub-1_desc-preproc_T1w")
 
 
 def test_an_8_bit_scan_is_read_and_a_label_map_is_not(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -8,7 +8,8 @@ A value in `sessions.tsv` (the age at a visit) stands before the one in `partici
 the `sub-…` of the path if there is one, else the file's name, else (where names repeat) the path from the folder.
 
 A folder of results that are named as BIDS derivatives gets `dataset_description.json`, and a `.bidsignore` for what is not
-BIDS in it (run.json, logs, tables): the BIDS validator then finds no error (`tests/workspace/test_bids_validator.py`).
+BIDS in it (run.json, logs, tables): the BIDS validator then finds no error (`tests/t1/test_sample.py`,
+`tests/medical/test_outputs.py`).
 
 References:
     Gorgolewski et al. (2016), The brain imaging data structure, Scientific Data 3:160044.

@@ -74,13 +74,20 @@ def find_cases(source: Path | str) -> tuple[Case, ...]:
         )
     bids = is_bids(source, CONTRASTS)
     cases = tuple(case_of(entry.path, source, bids) for entry in find_scans(source, CONTRASTS).entries)
-    places = Counter((case.relative, case.name) for case in cases)
+    places = Counter((case.relative, _said(case)) for case in cases)
     for (relative, name), count in places.items():
-        if count > 1:
+        if count == 1:
+            continue
+        here = sorted({case.name for case in cases if (case.relative, _said(case)) == (relative, name)})
+        if len(here) > 1:
             raise InputError(
-                f"expected one file of a name in a folder; got {count} called {name} in {source / relative}, whose results "
-                "would have one name. Rename or remove the copies."
+                f"expected one scan of a name and contrast in a folder; got {' and '.join(here[:3])} in "
+                f"{source / relative}, whose results would have one name. Give one file instead of the folder."
             )
+        raise InputError(
+            f"expected one file of a name in a folder; got {count} called {name} in {source / relative}, whose results "
+            "would have one name. Rename or remove the copies."
+        )
     return cases
 
 
@@ -91,6 +98,11 @@ def case_of(path: Path, source: Path, bids: bool = False) -> Case:
     return Case(_stem(path), path, relative, bids)
 
 
+def _said(case: Case) -> str:
+    """Whose scan it is: in a BIDS tree without `desc`, which a result says anew and BIDS allows once."""
+    return re.sub(r"_desc-[a-zA-Z0-9]+(?=_)", "", case.name) if case.bids else case.name
+
+
 def output_path(out: Path | str, case: Case, suffix: str, extension: str = ".nii.gz") -> Path:
     """Where a result of a case goes below `out`.
 
@@ -98,6 +110,8 @@ def output_path(out: Path | str, case: Case, suffix: str, extension: str = ".nii
     |---|---|---|
     | `restored` | `head_restored.nii.gz` | `sub-01_desc-restored_T1w.nii.gz` |
     | `dseg` (`probseg`, `mask`) | `head_dseg.nii.gz` | `sub-01_desc-T1w_dseg.nii.gz` |
+
+    A `desc` of the scan itself (`sub-01_desc-preproc_T1w`) is not kept: BIDS allows one.
 
     Args:
         out: Folder of the results.
@@ -107,7 +121,7 @@ def output_path(out: Path | str, case: Case, suffix: str, extension: str = ".nii
     """
     stem, contrast = case.name, ""
     if case.bids:
-        stem, _, contrast = case.name.rpartition("_")
+        stem, _, contrast = _said(case).rpartition("_")
     word = re.sub(r"[^a-zA-Z0-9]", "", suffix)
     if not (case.bids and stem):
         name = f"{case.name}_{suffix}"
