@@ -4,6 +4,7 @@ A verb's docstring is its help and an attribute's docstring its option's (`radia
 """
 
 import ast
+import re
 from collections.abc import Iterator
 
 import griffe
@@ -11,6 +12,9 @@ from docstrings import Resolve, markdown, summary
 from reference import Reference
 
 __all__ = ["command_pages"]
+
+_EXAMPLE = re.compile(r"^Example: (.+(?:\n.+)*)$", re.MULTILINE)
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)")
 
 
 def command_pages(reference: Reference) -> Iterator[tuple[str, str]]:
@@ -50,13 +54,38 @@ def _verb(verb: str, owner: griffe.Class, resolve: Resolve) -> str:
         given = str(field.annotation)
         word = field.name if "Positional" in given else f"--{field.name.replace('_', '-')}"
         default = _default(str(field.value)) if field.value is not None else "needed"
-        says = summary(field.docstring, resolve).replace("|", "\\|")
+        says = summary(_written(field.docstring), resolve).replace("|", "\\|")
         rows.append(f"| `{word}` | {says} | {default} |")
     table = "\n".join(["| option | | default |", "|---|---|---|", *rows]) if rows else ""
-    return "\n\n".join(filter(None, (f"## {verb}", markdown(owner.docstring, resolve), table)))
+    return "\n\n".join(filter(None, (f"## {verb}", markdown(_written(owner.docstring), resolve), table)))
+
+
+def _written(docstring: griffe.Docstring | None) -> griffe.Docstring | None:
+    """A help as a page shows it: examples as a block of code, options within a sentence as code."""
+    if docstring is None:
+        return None
+    text = _EXAMPLE.sub(lambda match: "    " + " ".join(match[1].split()), docstring.value)
+    text = re.sub(r"(?<=\n)(    .+)\n\n(?=    )", r"\1\n", text)
+    lines = [line if line.startswith("    ") else _options(line) for line in text.split("\n")]
+    return griffe.Docstring("\n".join(lines))
+
+
+def _options(line: str) -> str:
+    parts = re.split(r"(`[^`]*`)", line)
+    parts[::2] = [_OPTION.sub(r"`\1`", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _default(value: str) -> str:
-    if value in ("None", "()", "field(default_factory=tuple)"):
+    """A default as it would be typed; nothing where there is none."""
+    if named := re.match(r"field\(default(?:_factory)?=(.+?)(?:, \w+=.*)?\)$", value):
+        value = named[1]
+    if path := re.match(r"Path\((.+)\)$", value):
+        value = path[1]
+    if value in ("None", "()", "tuple", "dict", "list", "''"):
         return ""
-    return f"`{value}`".replace("|", "\\|")
+    try:
+        given = ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        given = None
+    return f"`{given if isinstance(given, str) else value}`".replace("|", "\\|")

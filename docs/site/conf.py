@@ -22,6 +22,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 highlight_language = "none"
 suppress_warnings = ["misc.highlighting_failure", "myst.header"]
+smartquotes_action = "qe"  # two hyphens begin an option
 maximum_signature_line_length = 90
 add_module_names = False
 toc_object_entries = False

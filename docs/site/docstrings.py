@@ -18,6 +18,8 @@ Resolve = Callable[[str], str | None]
 _ADDRESS = re.compile(r"(?<![<(\[\"'`])\bhttps?://[^\s<>`]*[^\s<>`.,;:)\]]")
 _BRACKET = re.compile(r"<(?!https?://)(?=[A-Za-z/!?])")
 _EMPHASIS = re.compile(r"(?:(?<=[\s(])|^)(\*{1,2})(?=[^\s*])[^*]+(?<=[^\s*])\1(?=[\s.,;:)?!]|$)|(\*)")
+_KEPT = re.compile(r"(\$\$.*?\$\$|`(?:[^`\n]|\n(?!\n))*`|\$(?:[^$\n]|\n(?!\n))*\$)", re.DOTALL)
+"""What is no prose: equations, and spans of code and mathematics, which may go over lines but not over paragraphs."""
 _SPAN = re.compile(r"(?<![\[`])`([A-Za-z_][\w.]*)(\(\))?`(?![\]`])")
 
 
@@ -39,17 +41,25 @@ def _link(match: re.Match[str], resolve: Resolve) -> str:
 
 
 def _prose(text: str, resolve: Resolve) -> str:
-    """Prose with its addresses as links, sharp brackets escaped outside of code, and names linked."""
-    lines, blank, code = [], True, False
+    """Prose with its addresses as links, sharp brackets escaped outside of code and equations, and names linked."""
+    parts: list[tuple[bool, list[str]]] = []  # runs of lines that are code or are not
+    blank, code = True, False
     for line in text.split("\n"):
         code = line.startswith("    ") and (blank or code)
-        if not code:
-            parts = re.split(r"(`[^`]*`|\$[^$]*\$)", line)
-            parts[::2] = [_escaped(part) for part in parts[::2]]
-            line = "".join(parts)
-        lines.append(line)
+        if not parts or parts[-1][0] != code:
+            parts.append((code, []))
+        parts[-1][1].append(line)
         blank = not line.strip()
-    return linked("\n".join(lines), resolve)
+    return linked(
+        "\n".join("\n".join(run) if code else _words("\n".join(run)) for code, run in parts), resolve
+    )
+
+
+def _words(text: str) -> str:
+    """Lines that are not code: what stands between spans of code and equations, escaped."""
+    parts = _KEPT.split(text)
+    parts[::2] = [_escaped(part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _escaped(text: str) -> str:
@@ -63,10 +73,10 @@ def _indented(text: str) -> str:
 
 
 def _entries(text: str) -> Iterator[str]:
-    """The entries of a list of references: each begins at the margin, and its later lines are indented."""
+    """The entries of a list of references: each begins at the margin; its later lines are indented, or an address."""
     entry: list[str] = []
     for line in [*text.split("\n"), ""]:
-        if entry and (not line.strip() or not line.startswith(" ")):
+        if entry and (not line.strip() or not line.startswith((" ", "http"))):
             yield " ".join(entry)
             entry = []
         if line.strip():

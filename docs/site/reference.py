@@ -5,7 +5,7 @@ functions, classes with their public methods, and constants that have a docstrin
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from docstrings import Resolve, linked, markdown, summary
 
 __all__ = ["MEMBERS", "Reference"]
 
+Written = Callable[[object], str]
+"""An annotation → its text."""
+LONGEST_SIGNATURE = 90
+"""Characters of a signature as it is read, above which it has a line for each parameter."""
 MEMBERS = {
     "radiata_core": "packages/core/src",
     "radiata_imaging": "packages/imaging/src",
@@ -135,7 +139,19 @@ def _methods(item: griffe.Class) -> list[griffe.Function]:
     return [method for method in shown if method.docstring is not None]
 
 
-def _signature(name: str, parameters: griffe.Parameters, returns: object = None) -> str:
+def _typed(annotation: object) -> str:
+    """An annotation whose names are the full ones, as Sphinx shortens them: it would take any class of a bare name."""
+    if isinstance(annotation, griffe.ExprName | griffe.ExprAttribute):
+        full = annotation.canonical_path
+        return f"~{full}" if "." in full else full
+    if isinstance(annotation, griffe.Expr):
+        return "".join(_typed(part) for part in annotation.iterate(flat=False))
+    return str(annotation)
+
+
+def _signature(
+    name: str, parameters: griffe.Parameters, returns: object = None, written: Written = _typed
+) -> str:
     """A signature on one line, without self."""
     words, star = [], False
     for parameter in parameters:
@@ -149,11 +165,13 @@ def _signature(name: str, parameters: griffe.Parameters, returns: object = None)
             kind, ""
         )
         star = star or mark == "*"
-        word = f"{mark}{parameter.name}" + (f": {parameter.annotation}" if parameter.annotation else "")
+        word = f"{mark}{parameter.name}" + (
+            f": {written(parameter.annotation)}" if parameter.annotation else ""
+        )
         if parameter.default is not None and not mark:
             word += f" = {parameter.default}"
         words.append(word)
-    return _plain(f"{name}({', '.join(words)})" + (f" -> {returns}" if returns else ""))
+    return _plain(f"{name}({', '.join(words)})" + (f" -> {written(returns)}" if returns else ""))
 
 
 def _plain(text: str) -> str:
@@ -165,30 +183,37 @@ def _directive(kind: str, head: str, body: str, ticks: int, options: str = "") -
     return f"{fence}{{py:{kind}}} {head}\n{options}\n{body}\n{fence}"
 
 
+def _callable(
+    kind: str, name: str, item: griffe.Function | griffe.Class, body: str, ticks: int, returns: object = None
+) -> str:
+    """A directive with a signature; a short one stays on one line."""
+    read = _signature(name, item.parameters, returns, str)
+    head = _signature(name, item.parameters, returns)
+    if isinstance(item, griffe.Class) and read == f"{name}()":
+        head = name
+    short = len(read) <= LONGEST_SIGNATURE
+    return _directive(kind, head, body, ticks, ":single-line-parameter-list:\n" if short else "")
+
+
 def _described(item: griffe.Object, resolve: Resolve) -> str:
     """A function, a class or a constant with its docstring."""
     says = markdown(item.docstring, resolve)
     name = item.name
     if isinstance(item, griffe.Function):
-        head = _signature(name, item.parameters, item.returns)
-        return _directive("function", head, says, 5)
+        return _callable("function", name, item, says, 5, item.returns)
     if isinstance(item, griffe.Class):
         methods = "\n\n".join(
-            _directive(
-                "property" if "property" in method.labels else "method",
-                method.name
-                if "property" in method.labels
-                else _signature(method.name, method.parameters, method.returns),
-                markdown(method.docstring, resolve),
-                4,
+            _directive("property", method.name, markdown(method.docstring, resolve), 4)
+            if "property" in method.labels
+            else _callable(
+                "method", method.name, method, markdown(method.docstring, resolve), 4, method.returns
             )
             for method in _methods(item)
         )
         bases = ", ".join(f"`{base}`" for base in item.bases if str(base) != "object")
         above = linked(f"Base: {bases}.", resolve) if bases else ""
         body = "\n\n".join(filter(None, (above, says, methods)))
-        head = _signature(name, item.parameters)
-        return _directive("class", name if head == f"{name}()" else head, body, 5)
+        return _callable("class", name, item, body, 5)
     if item.docstring is None:
         return ""
     return _directive("data", name, says, 5)

@@ -78,6 +78,49 @@ def test_names_in_code_are_not_links(docstrings: ModuleType) -> None:
     assert docstrings.linked(text, lambda name: name).count("py:obj") == 1
 
 
+def test_equations_are_not_escaped(docstrings: ModuleType) -> None:
+    """A star within an equation, over several lines too, stays one; outside it is escaped."""
+    import griffe
+
+    equation = "$$ E = |g * L|, \\qquad\n   F = X_* <Y>, $$"
+    text = f"What comes out.\n\n{equation}\n\n$$a * b$$ of a * b, or $c * d$, and e * f."
+    made = docstrings.markdown(griffe.Docstring(text), lambda name: None)
+    assert equation in made and made.endswith("$$a * b$$ of a \\* b, or $c * d$, and e \\* f.")
+
+
+def test_types_of_a_signature_are_those_of_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two classes of one name in different modules are told apart; what is not ours keeps its place as well."""
+    monkeypatch.syspath_prepend(str(SITE))
+    import griffe
+    from reference import _signature  # type: ignore[import-not-found]
+
+    code = (
+        "import numpy as np\nfrom pathlib import Path\nfrom core.types import Signal\n"
+        "def f(x: Signal | None, at: list[Path], *, y: 'Signal' = 1) -> np.ndarray: ...\n"
+    )
+    made = griffe.visit("page", Path("page.py"), code)["f"]
+    assert _signature("f", made.parameters, made.returns) == (
+        "f(x: ~core.types.Signal | None, at: list[~pathlib.Path], *, y: ~core.types.Signal = 1) -> ~numpy.ndarray"
+    )
+
+
+def test_helps_are_written_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples are code, line by line, options too; defaults have no quotes and no machinery of Python."""
+    monkeypatch.syspath_prepend(str(SITE))
+    import commands  # type: ignore[import-not-found]
+    import griffe
+
+    text = (
+        "Draw.\n\nGo on with --resume, as `a --b`.\n\nExample: a *.nii\n    --out x\n\nExample: b\n\nNo more."
+    )
+    made = commands._written(griffe.Docstring(text))
+    assert made.value == (
+        "Draw.\n\nGo on with `--resume`, as `a --b`.\n\n    a *.nii --out x\n    b\n\nNo more."
+    )
+    given = ("'lzf'", "Path('demo')", "field(default=())", "field(default=3, repr=False)", "(1, 2)", "None")
+    assert [commands._default(value) for value in given] == ["`lzf`", "`demo`", "", "`3`", "`(1, 2)`", ""]
+
+
 class _Loaded(HTMLParser):
     """Addresses that a page loads by itself: scripts, styles, pictures, fonts."""
 
@@ -121,4 +164,4 @@ def test_whole_site_needs_no_network(tmp_path: Path) -> None:
     assert "<mfrac>" in page and "\\frac" not in page
     assert 'id="radiata_imaging.diversity.ssim"' in page
     command = (site / "reference" / "radiata-t1.html").read_text(encoding="utf-8")
-    assert "--max-memory" in command
+    assert "--max-memory" in command and "–out" not in command and "field(" not in command
