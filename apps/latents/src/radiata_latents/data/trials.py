@@ -1,22 +1,19 @@
-"""A population as networks take it: trials of some splits, held-in neurons first, by MONAI's datasets and loaders.
+"""A population as networks take it: trials of some splits, held-in neurons first.
 
-    population → held-in first → small whole numbers → monai.data.Dataset → float32 → {"image": (time, neuron), "observed"}
+    population → held-in first → small whole numbers → float32 → {"image": (time, neuron), "observed"}
 
 In a file held-out neurons may stand anywhere; inside a network the held-in ones come first, each group in its order, so
 that what an encoder may see is `counts[..., :heldin]`. `population.heldin_first` is that order, made there and nowhere else:
 what comes out of a network goes back by `inverse = np.argsort(heldin_first(population))`.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
-from monai.data import DataLoader
-from monai.data import Dataset as MonaiDataset
-from monai.transforms import MapTransform
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -24,24 +21,10 @@ from radiata_core.errors import InputError
 from radiata_core.seeds import generator_of
 from radiata_latents.data.population import SPLITS, heldin_first
 
-__all__ = ["CountsToTensord", "TrialCounts", "heldin_first", "loader"]
+if TYPE_CHECKING:
+    from monai.data import DataLoader
 
-
-class CountsToTensord(MapTransform):
-    """Replaces counts, kept as small whole numbers, by a float32 tensor.
-
-    Args:
-        keys: Keys that hold counts.
-    """
-
-    def __init__(self, keys: Sequence[str] | str = "image") -> None:
-        super().__init__(keys)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = torch.from_numpy(out[key].astype(np.float32))
-        return out
+__all__ = ["TrialCounts", "heldin_first", "loader"]
 
 
 class TrialCounts(Dataset):
@@ -75,17 +58,13 @@ class TrialCounts(Dataset):
         counts = population["counts"].values[self.trials][..., heldin_first(population)]
         self._counts = np.ascontiguousarray(counts, np.uint8 if counts.max() < 256 else np.uint16)
         self.observed = torch.from_numpy(population["observed"].values[self.trials].astype(bool))
-        rows = [
-            {"image": image, "observed": seen}
-            for image, seen in zip(self._counts, self.observed, strict=True)
-        ]
-        self._items = MonaiDataset(rows, CountsToTensord())
 
     def __len__(self) -> int:
         return len(self.trials)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self._items[index]
+        image = torch.from_numpy(self._counts[index].astype(np.float32))
+        return {"image": image, "observed": self.observed[index]}
 
     @property
     def counts(self) -> Float[Tensor, "trial time neuron"]:
@@ -101,8 +80,8 @@ def loader(
     shuffle: bool = False,
     seed: int = 0,
     workers: int = 0,
-) -> DataLoader:
-    """Batches {"image": (batch, time, neuron), "observed": (batch, time)} of some splits.
+) -> "DataLoader":
+    """MONAI's loader of batches {"image": (batch, time, neuron), "observed": (batch, time)} of some splits.
 
     Args:
         population: See `data.population`.
@@ -117,6 +96,8 @@ def loader(
     """
     if batch_size < 1:
         raise InputError(f"expected at least one trial a batch; got {batch_size}. Change --batch-size.")
+    from monai.data import DataLoader  # imports seconds of networks that no command here needs
+
     return DataLoader(
         TrialCounts(population, splits),
         batch_size=batch_size,
