@@ -64,14 +64,15 @@ def _written(docstring: griffe.Docstring | None) -> griffe.Docstring | None:
     """A help as a page shows it: examples as a block of code, options within a sentence as code."""
     if docstring is None:
         return None
-    text = _EXAMPLE.sub(lambda match: "    " + " ".join(match[1].split()), docstring.value)
-    text = re.sub(r"(?<=\n)(    .+)\n\n(?=    )", r"\1\n", text)
-    lines = [line if line.startswith("    ") else _options(line) for line in text.split("\n")]
-    return griffe.Docstring("\n".join(lines))
+    text = _EXAMPLE.sub(lambda match: f"```sh\n{' '.join(match[1].split())}\n```", docstring.value)
+    text = text.replace("\n```\n\n```sh\n", "\n")
+    blocks = re.split(r"(^```sh\n.*?^```$)", text, flags=re.MULTILINE | re.DOTALL)
+    blocks[::2] = [_options(block) for block in blocks[::2]]
+    return griffe.Docstring("".join(blocks))
 
 
-def _options(line: str) -> str:
-    parts = re.split(r"(`[^`]*`)", line)
+def _options(text: str) -> str:
+    parts = re.split(r"(`[^`]*`)", text)
     parts[::2] = [_OPTION.sub(r"`\1`", part) for part in parts[::2]]
     return "".join(parts)
 

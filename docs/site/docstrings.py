@@ -43,9 +43,12 @@ def _link(match: re.Match[str], resolve: Resolve) -> str:
 def _prose(text: str, resolve: Resolve) -> str:
     """Prose with its addresses as links, sharp brackets escaped outside of code and equations, and names linked."""
     parts: list[tuple[bool, list[str]]] = []  # runs of lines that are code or are not
-    blank, code = True, False
+    blank, indented, fenced = True, False, False
     for line in text.split("\n"):
-        code = line.startswith("    ") and (blank or code)
+        indented = line.startswith("    ") and (blank or indented)
+        fence = line.startswith("```")
+        code = indented or fenced or fence
+        fenced ^= fence
         if not parts or parts[-1][0] != code:
             parts.append((code, []))
         parts[-1][1].append(line)

@@ -104,7 +104,7 @@ def test_types_of_a_signature_are_those_of_the_module(monkeypatch: pytest.Monkey
     )
 
 
-def test_helps_are_written_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_helps_are_written_as_they_are_typed(docstrings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples are code, line by line, options too; defaults have no quotes and no machinery of Python."""
     monkeypatch.syspath_prepend(str(SITE))
     import commands  # type: ignore[import-not-found]
@@ -113,9 +113,9 @@ def test_helps_are_written_as_they_are_typed(monkeypatch: pytest.MonkeyPatch) ->
     text = (
         "Draw.\n\nGo on with --resume, as `a --b`.\n\nExample: a *.nii\n    --out x\n\nExample: b\n\nNo more."
     )
-    made = commands._written(griffe.Docstring(text))
-    assert made.value == (
-        "Draw.\n\nGo on with `--resume`, as `a --b`.\n\n    a *.nii --out x\n    b\n\nNo more."
+    made = docstrings.markdown(commands._written(griffe.Docstring(text)), lambda name: None)
+    assert made == (
+        "Draw.\n\nGo on with `--resume`, as `a --b`.\n\n```sh\na *.nii --out x\nb\n```\n\nNo more."
     )
     given = ("'lzf'", "Path('demo')", "field(default=())", "field(default=3, repr=False)", "(1, 2)", "None")
     assert [commands._default(value) for value in given] == ["`lzf`", "`demo`", "", "`3`", "`(1, 2)`", ""]
