@@ -24,6 +24,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from radiata_imaging.nifti import read_volume
 from radiata_imaging.report import Overlay, Section, Table, Viewer, write_report
 from radiata_imaging.volume import Volume, centred_affine
 
@@ -50,6 +51,12 @@ class Tab:
             "--remote-debugging-pipe",
             "--disable-dev-shm-usage",
             "--no-first-run",
+            *(
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--disable-quic",
+            ),
         ]
         self.process = subprocess.Popen(
             [str(BROWSER), *options, f"--user-data-dir={profile}", "about:blank"], close_fds=False, preexec_fn=wire,
@@ -407,6 +414,64 @@ def test_t1_draws_a_head_that_is_the_files_byte_for_byte(tab: Tab, tmp_path: Pat
     ]
     subprocess.run([command, *words], check=True, capture_output=True, timeout=900)
     assert found == next((tmp_path / "alone").glob("*_T1w.nii.gz")).read_bytes()
+
+
+COLOURED = """(c => { const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0;
+  for (let i = 0; i < d.length; i += 4) n += Math.max(d[i], d[i + 1], d[i + 2]) - Math.min(d[i], d[i + 1], d[i + 2]) > 40;
+  return n / (d.length / 4); })(document.querySelector('.job .viewer canvas'))"""
+
+
+@pytest.mark.slow
+def test_medical_segments_and_cleans_a_head_on_its_page(tab: Tab, tmp_path: Path) -> None:
+    """Shipped weights, the example head at 2 mm: labels with names, colours and volumes of the file, then a cleaned head."""
+    from radiata_medical.data.example_head import example_head
+
+    whole = read_volume(example_head())
+    array = whole.array[:180, :216, :180].reshape(90, 2, 108, 2, 90, 2).mean((1, 3, 5))
+    affine = whole.affine @ np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] += whole.affine[:3, :3] @ [0.5, 0.5, 0.5]
+    head = tmp_path / "colin 2 mm.nii.gz"
+    nib.save(nib.Nifti1Image(array.astype(np.float32), affine), head)
+    command = str(Path(sys.executable).parent / "radiata-medical")
+    process, link = served([command, "serve", "--no-browser"], dict(os.environ))
+    made = []
+    try:
+        tab.open(link)
+        tab.until("document.body?.dataset.ready === 'yes'")
+        choose(tab, head)
+        tab.until("document.querySelector('#scan .viewer')?.dataset.ready === 'yes'")
+        for number, (key, ending) in enumerate(
+            (("segment", "_dseg.nii.gz"), ("denoise", "_restored.nii.gz"))
+        ):
+            tab.run(f"document.querySelector('button[data-key={key}]').click()")
+            tab.until(f"document.querySelectorAll('.job').length > {number}")
+            tab.until("document.querySelector('.job').dataset.ended", 1800)
+            assert tab.run("document.querySelector('.job').dataset.ended") == "done"
+            tab.until("document.querySelector('.job .viewer')?.dataset.ready === 'yes'")
+            assert downloaded(tab, "report.html").startswith(b"<!doctype html>")
+            path = tmp_path / ending
+            path.write_bytes(downloaded(tab, ending))
+            made.append(read_volume(path))
+            tab.screenshot(tmp_path / f"{key}.png")
+            if key == "segment":
+                assert tab.run(COLOURED) > 0.1
+                legend = tab.run(
+                    "[...document.querySelectorAll('.job .legend span')].map(s => s.textContent)"
+                )
+                chip = "[...document.querySelectorAll('.job .legend button')].find(b => b.innerText.includes('left thal'))"
+                tab.run(f"{chip}.click()")
+                tab.settled()
+                said = tab.run("document.querySelector('.job .status output').textContent")
+        assert tab.console() == []
+    finally:
+        ended(process)
+    labels, cleaned = made
+    assert len(legend) == len(np.unique(labels.array)) - 1 > 25
+    thalamus = next(text for text in legend if text.startswith("left thalamus"))
+    assert float(thalamus.split()[-2]) == pytest.approx((labels.array == 10).sum() * 0.008, rel=0.01)
+    assert said.endswith("left thalamus") and re.match(r"crosshair +L ", said)
+    assert labels.shape == cleaned.shape == array.shape
+    assert np.corrcoef(cleaned.array.ravel(), array.ravel())[0, 1] > 0.98
 
 
 DEMO = {
