@@ -45,6 +45,11 @@ class BoundedBuilding(TorchDispatchMode):
         self.calls = _LEAST_CALLS + _CALLS * len(weights)
         self.where = where
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: nothing is compiled here, and to be skipped the compiler is imported, which takes longer than a network."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
