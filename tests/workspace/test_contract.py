@@ -301,9 +301,9 @@ def test_every_folder_of_apps_is_an_application(root: Path) -> None:
 # The demo ---------------------------------------------------------------------------------------------------------------
 
 
-def demo(app: EntryPoint, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    call = [command(app), "demo", "--out", str(folder), *SHORT_DEMO.get(app.name, ()), *more]
-    return subprocess.run(call, capture_output=True, text=True, timeout=900)
+def demo(app: EntryPoint, folder: Path) -> list[str]:
+    """The words of a short demo."""
+    return ["demo", "--out", str(folder), *SHORT_DEMO.get(app.name, ())]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -320,9 +320,10 @@ def sidecars(folder: Path) -> dict[Path, Path]:
 
 @pytest.fixture(scope="module")
 def shown(app: EntryPoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished (short) demo."""
+    """The folder of one finished (short) demo, of the installed command in a process of its own."""
     folder = tmp_path_factory.mktemp(f"demo-{app.name}") / "demo"
-    done = demo(app, folder)
+    call = [command(app), *demo(app, folder)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     last = done.stdout.strip().splitlines()[-1]
     assert str(folder) in last, f"the last line says where the output is; got {last!r}"
@@ -353,18 +354,22 @@ def test_every_exported_file_has_a_sidecar(
             assert faults_of(card, "sidecar") == [], path.name
 
 
-def test_same_seed_same_bytes(shown: Path, app: EntryPoint, tmp_path: Path) -> None:
+def test_same_seed_same_bytes(shown: Path, app: EntryPoint, cli: ModuleType, tmp_path: Path) -> None:
+    """Again in this process, after all that other tests did in it: the bytes depend on the options alone."""
     again = tmp_path / "again"
-    assert demo(app, again).returncode == 0
+    assert cli.run(demo(app, again)) == 0
     exported = {name: digest for name, digest in digests(shown).items() if name.endswith(EXPORTED)}
-    assert exported.items() <= digests(again).items()
+    assert exported and exported.items() <= digests(again).items()
 
 
-def test_nothing_is_overwritten_unasked(shown: Path, app: EntryPoint) -> None:
+def test_nothing_is_overwritten_unasked(
+    shown: Path, app: EntryPoint, cli: ModuleType, capfd: pytest.CaptureFixture[str]
+) -> None:
     before = digests(shown)
-    done = demo(app, shown)
-    assert_one_line(done.returncode, done.stderr, ["demo"])
-    assert "--overwrite" in done.stderr
+    code = cli.run(demo(app, shown))
+    err = capfd.readouterr().err
+    assert_one_line(code, err, ["demo"])
+    assert "--overwrite" in err
     assert digests(shown) == before
 
 
