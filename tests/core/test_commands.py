@@ -61,12 +61,18 @@ def test_a_verb_runs(capsys):
         (["sampel", "--out", "x"], "'sample'"),
         (["sample", "--out", "x", "--sedes", "3"], "--seeds"),
         (["sample", "--out", "x", "--seeds", "three"], "--seeds"),
+        (["sample", "--out"], "Missing value for argument '--out'"),
         (["sample"], "--out"),
     ],
 )
 def test_misuse_exits_2_and_suggests(capsys, arguments, suggestion):
+    """In one line, which says where the help is; tyro alone would draw a frame of five."""
     assert call(*arguments) == 2
-    assert suggestion in capsys.readouterr().err
+    errors = capsys.readouterr().err.splitlines()
+    assert suggestion in errors[0]
+    if arguments[0] == "sample":
+        assert len(errors) == 1 and errors[0].startswith("radiata-fake sample: error: ")
+        assert errors[0].endswith(". See radiata-fake sample --help.")
 
 
 @pytest.mark.parametrize(

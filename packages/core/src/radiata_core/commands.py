@@ -181,8 +181,8 @@ def _run(name: str, verb: type, arguments: Sequence[str], alone: bool) -> int:
 def _parsed(name: str, verb: type, arguments: Sequence[str]) -> Any:
     """The verb with its options.
 
-    What an option's own `__post_init__` refuses while tyro builds it is misuse (exit 2), said in one line like any other
-    input error; tyro would frame it and name the class.
+    Misuse (exit 2) is said in one line, like any other input error: what tyro explains in a frame, and what an option's own
+    `__post_init__` refuses while tyro builds it.
 
     Raises:
         SystemExit: help was asked for (0), or the arguments mean nothing (2) and that was said.
@@ -202,15 +202,26 @@ def _parsed(name: str, verb: type, arguments: Sequence[str]) -> Any:
         error: BaseException | None = stop
         while error is not None and not isinstance(error, InputError):
             error = error.__cause__ or error.__context__
-        if error is not None:
-            said = io.StringIO(f"{name}: error: {' '.join(str(error).split())}\n")
+        if stop.code:
+            line = f"{_unframed(said.getvalue())}. See {name} --help."
+            if error is not None:
+                line = " ".join(str(error).split())
+            said = io.StringIO(f"{name}: error: {line}\n")
         raise
     finally:
         text = said.getvalue()
-        if isinstance(sys.stderr, JsonLines):  # what tyro lays out over several lines is one object
-            text = " ".join(text.translate(dict.fromkeys(map(ord, _FRAMES))).split())
-            text = f"error: {text.removeprefix(f'{name}: error: ')}\n" if text else ""
+        if isinstance(sys.stderr, JsonLines) and text:
+            text = f"error: {' '.join(text.removeprefix(f'{name}: error: ').split())}\n"
         sys.stderr.write(text)
+
+
+def _unframed(text: str) -> str:
+    """What tyro says in a box of several rows, on one line: without its frame, its title and its pointer to the help."""
+    rows = [row.strip(_FRAMES + " ") for row in text.splitlines()[1:]]  # the title is the first
+    ruled = [not row.strip("-") for row in rows]  # by hyphens where the terminal is ASCII
+    whole = "\n".join("" if rule else row for row, rule in zip(rows, ruled, strict=True))
+    parts = [" ".join(part.split()) for part in whole.split("\n\n")]
+    return "; ".join(part.rstrip(".") for part in parts if part and not part.startswith("For full helptext"))
 
 
 def _explained(error: Exception) -> str | None:
