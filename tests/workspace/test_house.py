@@ -77,7 +77,7 @@ def tracked() -> list[Path]:
 def test_module_is_one_documented_idea(path: Path) -> None:
     """A docstring, a list of what is public, a length that one idea needs, a name that says which."""
     text = path.read_text(encoding="utf-8")
-    tree = ast.parse(text)
+    tree = tree_of(path)
     assert ast.get_docstring(tree), "no docstring"
     if path.name != "__init__.py":
         targets = [t for node in tree.body if isinstance(node, ast.Assign) for t in node.targets]
