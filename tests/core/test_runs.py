@@ -239,6 +239,17 @@ def test_a_stopped_run_is_begun_again_in_its_folder(tmp_path):
         assert read_log(tmp_path / state / "log.jsonl") == []
 
 
+def test_a_run_that_was_stopped_after_it_noted_its_data_is_begun_again(tmp_path):
+    noted = {"store.h5": "aa", "found-on-the-way.nii.gz": "bb"}
+    for number, known in enumerate(({}, {"store.h5": "aa"})):
+        stopped_run(tmp_path / f"{number}", "running", data=noted)
+        with Run(tmp_path / f"{number}", "radiata-x evaluate", Options(), data=known):
+            pass
+    stopped_run(tmp_path / "other", "running", data=noted)
+    with pytest.raises(InputError, match="pass --overwrite"):
+        Run(tmp_path / "other", "radiata-x evaluate", Options(), data={"store.h5": "cc"}).__enter__()
+
+
 @pytest.mark.parametrize(
     ("state", "changes"),
     [

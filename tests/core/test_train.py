@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,6 +139,25 @@ def test_a_corrupt_newest_checkpoint_is_skipped(undisturbed, tmp_path, capsys):
 def test_the_last_checkpoints_are_kept(undisturbed):
     names = [path.name for path in Checkpoints(undisturbed / "checkpoints", 2).folders()]
     assert names == ["step-00000055", "step-00000060"]
+
+
+def test_one_checkpoint_too_many_of_a_process_that_was_killed_goes(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(undisturbed, folder)
+    shutil.copytree(folder / "checkpoints" / "step-00000055", folder / "checkpoints" / "step-00000050")
+    train(tiny.tiny_denoiser(), tiny.objective, tiny.Points(), folder, tiny.options(resume=True))
+    names = [path.name for path in Checkpoints(folder / "checkpoints", 2).folders()]
+    assert names == ["step-00000055", "step-00000060"]
+
+
+def test_nothing_intact_goes_while_the_newest_checkpoint_is_broken(undisturbed, tmp_path):
+    shutil.copytree(undisturbed / "checkpoints", tmp_path / "checkpoints")
+    shutil.copytree(tmp_path / "checkpoints" / "step-00000055", tmp_path / "checkpoints" / "step-00000050")
+    kept = Checkpoints(tmp_path / "checkpoints", 1)
+    kept.tidy(55)
+    assert len(kept.folders()) == 3
+    kept.tidy(60)
+    assert [path.name for path in kept.folders()] == ["step-00000060"]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from radiata_core import trainer
 from radiata_core.errors import InputError
-from radiata_core.runs import read_json, read_log
+from radiata_core.runs import read_json, read_log, write_json
 from radiata_latents.data.trials import TrialCounts
 from radiata_latents.experiment import training_run
 from radiata_latents.experiment.models import load_network, members_of
@@ -160,6 +160,10 @@ def test_an_ensemble_is_its_members_and_skips_those_that_are_finished(
         validation_scores(networks, tiny_population())["co_bps"], abs=1e-9
     )
     assert [one["step"] for one in scores["members"]] == [8, 8, 8]
+    record = many / "member-1" / "run.json"
+    write_json(record, read_json(record) | {"state": "running"})  # killed after its scores
+    assert command("train", data, "--out", many, *options, "--resume") == 0
+    assert read_json(record)["state"] == "done" and same_weights(many / "member-1", alone)
     options[options.index("--members") + 1] = "1"
     assert command("train", data, "--out", many, *options, "--overwrite") == 0
     assert (many / "model.safetensors").is_file() and not list(many.glob("member-*"))

@@ -133,6 +133,11 @@ def test_a_stopped_command_goes_on_and_nothing_is_overwritten(
     assert run(tmp_path / "scans", "--out", out) == 0
     assert (out / "a_dseg.nii.gz").stat().st_mtime_ns == kept and (out / "b_dseg.nii.gz").is_file()
     assert len(rows(out / "volumes.csv")) == 2
+    tables = [(out / name).read_bytes() for name in ("volumes.csv", "qc.csv")]
+    for name in ("volumes.csv", "qc.csv"):  # as after a kill between the last scan and its row
+        (out / name).write_text("".join((out / name).read_text().splitlines(True)[:-1]))
+    assert run(tmp_path / "scans", "--out", out) == 0
+    assert [(out / name).read_bytes() for name in ("volumes.csv", "qc.csv")] == tables
     capfd.readouterr()
     assert run(tmp_path / "scans", "--out", out, "--tta", 2) == 1
     said = capfd.readouterr().err.strip().splitlines()

@@ -29,12 +29,22 @@ class Checkpoints:
         """Write the state of a step and drop what is older than the last `keep`."""
         path = self.folder / f"step-{step:08d}"
         save_state(path, state)
-        for old in self.folders()[: -self.keep]:
+        self.tidy(step)
+        return path
+
+    def tidy(self, step: int) -> None:
+        """Drop what is older than the last `keep`, if the newest is that of `step`, known to be intact.
+
+        A process that was killed after it wrote may have left one too many.
+        """
+        found = self.folders()
+        if not found or found[-1].name != f"step-{step:08d}":
+            return
+        for old in found[: -self.keep]:
             hidden = old.rename(
                 old.with_name(f".{old.name}.tmp")
             )  # half-deleted must not look like a checkpoint
             shutil.rmtree(hidden, ignore_errors=True)
-        return path
 
     def newest(self) -> dict[str, Any] | None:
         """The newest state that is intact, or None where there is none; corrupt ones are named on standard error.

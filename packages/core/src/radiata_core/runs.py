@@ -175,9 +175,12 @@ class Run:
         earlier = read_json(self.path) if self.path.is_file() else {}
         same = isinstance(earlier, dict) and earlier.get("state") in ("running", "interrupted", "failed")
         same = same and all(
-            _lasting(earlier.get(name)) == _lasting(self.record[name])
-            for name in ("command", "options", "data")
+            _lasting(earlier.get(name)) == _lasting(self.record[name]) for name in ("command", "options")
         )
+        known = (
+            earlier.get("data") or {}
+        )  # which may have been noted on the way: more than is known at the start
+        same = same and all(known.get(name) == told for name, told in self.record["data"].items())
         resumable = "resume" in (self.record["options"] or ()) or (self.folder / "checkpoints").exists()
         if same and not resumable:
             self._continue(earlier)

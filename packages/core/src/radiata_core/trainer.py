@@ -177,6 +177,8 @@ class Trainer:
                     f"{state['identity'].get(name)}. Keep it or choose another --out."
                 )
         self.step = int(state["step"])
+        if self.main:
+            self.checkpoints.tidy(self.step)
         self.denoiser.load_state_dict(state["model"])
         self.beside.load_state_dict(state.get("beside", {}))
         self.optimizer.load_state_dict(state["optimizer"])

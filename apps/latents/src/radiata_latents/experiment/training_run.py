@@ -122,9 +122,11 @@ def train_one(task: Train, population: xr.Dataset, data: Mapping[str, Any]) -> d
 
 
 def is_finished(task: Train) -> bool:
-    """Whether the folder holds a network trained for so many steps, and its scores."""
-    path = task.out / "scores.json"
-    if not path.is_file() or not (task.out / "model.safetensors").is_file():
+    """Whether the folder holds a network trained for so many steps, its scores, and the record of a run that ended."""
+    path, record = task.out / "scores.json", task.out / "run.json"
+    if not all(file.is_file() for file in (path, record, task.out / "model.safetensors")):
+        return False
+    if read_json(record).get("state") != "done":  # killed after its scores
         return False
     scores = read_json(path)
     return bool(scores.get("finished")) and scores.get("step") == task.steps

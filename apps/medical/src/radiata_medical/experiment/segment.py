@@ -206,6 +206,9 @@ class Segment:
                     run.log.write(case=name, quality=done.quality)
                     write_tables(self.out, cases, segmenter.table, self.min_quality)
                 bar.update(0 if single else 1)
+        write_tables(
+            self.out, cases, segmenter.table, self.min_quality
+        )  # scans finished by a run that was killed
         return failed
 
     def _outcomes(
