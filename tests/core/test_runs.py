@@ -239,6 +239,20 @@ def test_a_stopped_run_is_begun_again_in_its_folder(tmp_path):
         assert read_log(tmp_path / state / "log.jsonl") == []
 
 
+def test_half_a_file_of_safetensors_goes_with_the_next_run(tmp_path):
+    stopped_run(tmp_path / "run", "running")
+    for folder in ("run", "mine"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / ".tmpJ8xx6o").write_bytes(b"")
+    (tmp_path / "run" / ".tmp-notes").write_text("not a name of theirs")
+    with Run(tmp_path / "run", "radiata-x evaluate", Options(), data={"store.h5": "aa"}):
+        pass
+    assert sorted(path.name for path in (tmp_path / "run").glob(".tmp*")) == [".tmp-notes"]
+    with pytest.raises(InputError, match="empty or new folder"):
+        Run(tmp_path / "mine", "radiata-x evaluate", Options()).__enter__()
+    assert (tmp_path / "mine" / ".tmpJ8xx6o").exists()
+
+
 def test_a_run_that_was_stopped_after_it_noted_its_data_is_begun_again(tmp_path):
     noted = {"store.h5": "aa", "found-on-the-way.nii.gz": "bb"}
     for number, known in enumerate(({}, {"store.h5": "aa"})):

@@ -20,7 +20,8 @@ VOLATILE = {
     "start", "duration_s", "peak_memory_mib", "PeakMemoryMiB", "Seconds", "seconds", "sessions", "versions", "git", "device",
     "threads", "rows_per_second", "resume", "provenance",
 }  # fmt: skip
-TEMPORARY = re.compile(r"\..*\.tmp(\.\w+)*")
+TEMPORARY = re.compile(r"\..*\.tmp(\.\w+)*|\.tmp\w{6}")
+"""Ours, and what safetensors calls a file until it is whole."""
 
 
 def is_temporary(name: Path) -> bool:

@@ -13,6 +13,7 @@ options and data begins it again in its folder; one that has an option `resume` 
 import contextlib
 import datetime
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 _LOCK = ".lock"
+_HALF = re.compile(r"\.tmp[0-9A-Za-z]{6}")
+"""What safetensors calls a file until it is whole; of a process that was killed it stays."""
 _OWNED = ("run.json", "log.jsonl", "checkpoints", "tensorboard")
 _NO_MATTER = ("out", "overwrite", "resume", "dry_run")  # options that do not make another run
 
@@ -141,6 +144,10 @@ class Run:
 
     def _prepare(self) -> None:
         remove_left(self.folder)
+        if self.path.is_file():  # a run's folder, locked: nobody writes here
+            for entry in self.folder.glob(".tmp*"):
+                if _HALF.fullmatch(entry.name) and entry.is_file():
+                    entry.unlink()
         content = [e for e in self.folder.iterdir() if e.name != _LOCK and not is_unfinished(e)]
         if not content:
             return
