@@ -22,9 +22,12 @@ def test_blocks_of_the_shipped_slice_are_told_apart() -> None:
 
 
 def test_a_blocks_place_in_its_run_explains_little_of_it() -> None:
-    """Golden: .271. Above chance, so it belongs beside the accuracy; far below it."""
+    """Golden: 24 or 26 of 96 blocks, .25 or .271. Above chance, so it belongs beside the accuracy; far below it.
+
+    Categories tie where they came equally often at a place, and the processor's rounding decides: seen 24 and 26.
+    """
     found = decode_positions(permutations=0)
-    assert found.accuracy == pytest.approx(0.271, abs=0.02) and found.chance == 0.125
+    assert 96 * found.accuracy == pytest.approx(25, abs=3) and found.chance == 0.125
 
 
 def test_a_prepared_subject_is_decoded_as_it_is(tmp_path: Path) -> None:
