@@ -254,14 +254,18 @@ def test_half_a_file_of_safetensors_goes_with_the_next_run(tmp_path):
 
 
 def test_a_run_that_was_stopped_after_it_noted_its_data_is_begun_again(tmp_path):
-    noted = {"store.h5": "aa", "found-on-the-way.nii.gz": "bb"}
-    for number, known in enumerate(({}, {"store.h5": "aa"})):
+    for number, noted in enumerate(({"found-on-the-way.nii.gz": "bb"}, {}, ["of", "another", "kind"])):
         stopped_run(tmp_path / f"{number}", "running", data=noted)
-        with Run(tmp_path / f"{number}", "radiata-x evaluate", Options(), data=known):
+        with Run(tmp_path / f"{number}", "radiata-x evaluate", Options()):
             pass
-    stopped_run(tmp_path / "other", "running", data=noted)
-    with pytest.raises(InputError, match="pass --overwrite"):
-        Run(tmp_path / "other", "radiata-x evaluate", Options(), data={"store.h5": "cc"}).__enter__()
+    for number, noted in enumerate(
+        ({"store.h5": "aa", "removed.h5": "bb"}, {"store.h5": "cc"}, ["store.h5"])
+    ):
+        stopped_run(tmp_path / f"other-{number}", "running", data=noted)
+        with pytest.raises(InputError, match="pass --overwrite"):
+            Run(
+                tmp_path / f"other-{number}", "radiata-x evaluate", Options(), data={"store.h5": "aa"}
+            ).__enter__()
 
 
 @pytest.mark.parametrize(

@@ -184,10 +184,8 @@ class Run:
         same = same and all(
             _lasting(earlier.get(name)) == _lasting(self.record[name]) for name in ("command", "options")
         )
-        known = (
-            earlier.get("data") or {}
-        )  # which may have been noted on the way: more than is known at the start
-        same = same and all(known.get(name) == told for name, told in self.record["data"].items())
+        # Data that this command names at its start only: others are noted on the way.
+        same = same and (not self.record["data"] or _lasting(earlier.get("data")) == self.record["data"])
         resumable = "resume" in (self.record["options"] or ()) or (self.folder / "checkpoints").exists()
         if same and not resumable:
             self._continue(earlier)
