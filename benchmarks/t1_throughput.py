@@ -5,7 +5,7 @@
     heads     `radiata-t1 sample`'s batches: heads drawn by the model and written as NIfTI
     volumes   `radiata-t1 cohort`'s heads, drawn from a made-up label map and appended to a store; `--volumes 0`: not
 
-An arm is a fresh program with one process (it does the work, without dask) or two (dask's scheduler in it, two workers).
+An arm is a fresh program with one process (it does the work itself) or with two beside it (it hands the work out).
 A repeat runs both arms, in turns the one or the other first. Every process has done one item before the clock starts: the
 first loads the model and chooses kernels. The time from the start of the program to then is reported beside.
 efficiency = (rate of two) / (2 × rate of one), the median of the repeats, with the smallest and the largest. Everything is

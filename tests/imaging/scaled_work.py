@@ -61,6 +61,11 @@ def killed_once(item: int, folder: Path) -> int:
     return item
 
 
+def unsendable(item: int) -> object:
+    """Item 1 returns what cannot be pickled."""
+    return (lambda: item) if item == 1 else item
+
+
 def killed_always(item: int) -> int:
     if item == 1:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -35,11 +35,13 @@ def bar() -> Progress:
     return Progress(None, "test")
 
 
-def test_one_process_is_this_one_and_needs_no_dask() -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_machine_alone_needs_no_dask(processes: int) -> None:
+    """One process is this one; several are there as fast as an interpreter starts."""
     code = (
         "import sys, operator; from radiata_imaging.scale_out import Workers\n"
-        "with Workers().started() as crew:\n"
-        "    print([(o.place, o.value) for o in crew.outcomes(operator.mul, [3, 1, 2], (2,))])\n"
+        f"with Workers({processes}).started() as crew:\n"
+        "    print(sorted((o.place, o.value) for o in crew.outcomes(operator.mul, [3, 1, 2], (2,))))\n"
         "print({'dask', 'distributed', 'torch'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -121,7 +123,6 @@ def test_a_killed_worker_loses_nothing(crew: Crew, tmp_path: Path) -> None:
     assert len(began) == 2 and len(set(began)) == 2
 
 
-@pytest.mark.slow
 def test_an_item_that_always_kills_is_given_up_and_named(crew: Crew) -> None:
     outcomes = {o.item: o for o in crew.outcomes(scaled_work.killed_always, range(4))}
     assert {item for item, outcome in outcomes.items() if not outcome.error} == {0, 2, 3}
@@ -181,7 +182,6 @@ def test_workers_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> No
     assert device_of_worker("cuda:1") == "cuda:1" and device_of_worker("cpu") == "cpu"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_ends_its_processes(number: int, tmp_path: Path) -> None:
     """Ctrl-C, which a terminal sends to all processes, and SIGTERM to the first: 130, one line, and nobody writes on."""

@@ -7,9 +7,9 @@
 `work(item, *arguments)` is a function of a module and its arguments are plain values, since both are pickled and sent to
 processes that share nothing but the file system; what is large (a head, a store's part) is written there, not returned.
 Relative paths are those of the folder in which the command was called.
-With one process and no scheduler it is called here, without dask. Else `dask.distributed` runs it: a cluster of processes
-on the loopback interface that ends with the `with`, or the workers of a scheduler that is there already (Slurm, SSH,
-Kubernetes: docs/scale-out.md).
+With one process and no scheduler it is called here; with several, in processes of this machine that end with the `with`
+(`worker_processes`); else by the workers of a `dask.distributed` scheduler that is there already (Slurm, SSH, Kubernetes:
+docs/scale-out.md).
 
 What is promised:
 
@@ -27,6 +27,7 @@ References:
 """
 
 import contextlib
+import logging
 import os
 import queue
 import re
@@ -61,7 +62,7 @@ _WARM: "OrderedDict[Any, Any]" = OrderedDict()
 _WARM_MOST = 4
 _ADDRESS = re.compile(r"[a-z]+://\S+:\d+")
 _PATIENCE = 30.0  # seconds in which a scheduler has to answer
-_TICK = 1.0  # seconds between two looks after the workers
+_TICK = 1.0  # seconds between two looks after the scheduler
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ class Workers:
                 yield _Team(client)
         else:
             threads = self.threads or max(1, worker_processes.cores() // self.processes)
-            with worker_processes.started(self.processes, threads) as team:
-                yield _Team(*team)
+            with worker_processes.started(self.processes, threads) as processes:
+                yield _Beside(processes)
 
 
 def completed(
@@ -219,6 +220,9 @@ def warm(make: Callable[..., Made], *key: Any) -> Made:
 
 def worker_number() -> int:
     """Number of this worker among its fellows, from 0; 0 outside of a worker."""
+    beside = worker_processes.number_here()
+    if beside is not None:
+        return beside
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return 0
@@ -289,11 +293,24 @@ class _Here:
 
 
 @dataclass(frozen=True, eq=False)
+class _Beside:
+    """Processes of this machine."""
+
+    processes: worker_processes.Processes
+
+    def outcomes(
+        self, work: Callable[..., Any], items: Sequence[Any], arguments: Sequence[Any] = ()
+    ) -> Iterator[Outcome]:
+        items, given = list(items), (work, tuple(arguments), str(Path.cwd()))
+        for place, found, lost in self.processes.results(_attempt, items, given):
+            yield Outcome(place, items[place], *(found or (None, lost)))
+
+
+@dataclass(frozen=True, eq=False)
 class _Team:
     """The workers of a scheduler."""
 
     client: "Client"
-    looked_after: Callable[[], object] = lambda: None
 
     def outcomes(
         self, work: Callable[..., Any], items: Sequence[Any], arguments: Sequence[Any] = ()
@@ -312,10 +329,9 @@ class _Team:
                 self.client.cancel(futures, force=True)
 
     def _next(self, ended: "queue.SimpleQueue[int]") -> int:
-        """The item that ended; meanwhile the workers are looked after."""
+        """The item that ended."""
         began = said = time.monotonic()
         while True:
-            self.looked_after()
             try:
                 return ended.get(timeout=_TICK)
             except queue.Empty:
@@ -328,7 +344,7 @@ class _Team:
     def _found(self, future: Any) -> tuple[Any, str]:
         """The value of an item and why it failed, or why dask could not run it.
 
-        A result whose worker was killed before it was fetched is made again, which needs a worker: hence the ticks.
+        A result whose worker was killed before it was fetched is made again, which needs a scheduler: hence the ticks.
         """
         from distributed import KilledWorker
 
@@ -337,13 +353,9 @@ class _Team:
                 found: tuple[Any, str] = future.result(timeout=_TICK)
                 return found
             except TimeoutError:
-                self.looked_after()
                 self._still_there()
             except KilledWorker:
-                return None, (
-                    "expected an item that lets its process live; every process that began it was killed, perhaps for want "
-                    "of memory. Use fewer --processes or a machine with more."
-                )
+                return None, worker_processes.GIVEN_UP
             except Exception as error:  # workers of another version, a result that cannot be sent
                 text = " ".join(str(error).split())
                 return None, f"expected workers with the same programs; got {type(error).__name__}: {text}"
@@ -359,7 +371,9 @@ class _Team:
 def _reached(scheduler: str) -> "Iterator[Client]":
     from distributed import Client
 
-    worker_processes.quiet()
+    logging.getLogger("distributed").setLevel(
+        logging.CRITICAL
+    )  # a user hears how each item ended, which is enough
     file = scheduler.endswith(".json")
     try:
         client = Client(
