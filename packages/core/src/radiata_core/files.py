@@ -167,9 +167,10 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        for file in part.iterdir():
-            _readable(file)
-            sync(file)
+        for entry in part.rglob("*"):
+            if not entry.is_dir():
+                _readable(entry)
+            sync(entry)
         sync(part)
         if path.exists():  # a folder cannot be renamed over another; half-deleted it must not keep its name
             path.replace(earlier)
