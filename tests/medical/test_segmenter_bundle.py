@@ -1,5 +1,7 @@
 """A segmenter that leaves as a bundle is loaded and run by MONAI, and finds what `segment` finds."""
 
+import errno
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -59,3 +61,21 @@ def test_another_kind_of_model_is_refused(tmp_path, model, monkeypatch):
     )
     with pytest.raises(InputError, match=r"expected a segmenter; got .*, a Identity\. Name another"):
         write_segmenter_bundle(tmp_path / "out", str(model))
+
+
+def test_a_new_bundle_is_whole_or_absent_and_the_same_twice(tmp_path, model, monkeypatch):
+    first, second = (write_segmenter_bundle(tmp_path / name, str(model)) for name in ("one", "two"))
+    names = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    assert len(names) == 3
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+    (first / "eval").mkdir()
+    write_segmenter_bundle(first, str(model))
+    assert (first / "eval").is_dir()  # what a bundle made stays when its files are replaced
+    monkeypatch.setattr("radiata_imaging.monai_bundle.write_json", _no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_segmenter_bundle(tmp_path / "three", str(model))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "tiny.json", "tiny.safetensors", "two"]
+
+
+def _no_space(path, thing):
+    raise OSError(errno.ENOSPC, "No space left on device")

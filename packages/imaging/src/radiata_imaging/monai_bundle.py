@@ -15,13 +15,15 @@ References:
     MONAI Bundle Specification. https://docs.monai.io/en/latest/mb_specification.html
 """
 
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from radiata_core.files import atomic_path, plain, write_json
+from radiata_core.files import atomic_folder, atomic_path, plain, write_json
 from radiata_core.specs import describe, rebuild
 
 __all__ = ["built", "filled", "write_bundle"]
@@ -38,10 +40,10 @@ def write_bundle(
     imports: Sequence[str] = (),
     more: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the folder, `inference.json` last; where it is.
+    """Write the folder; where it is.
 
     Args:
-        folder: Made if absent; a bundle that is there is replaced.
+        folder: A new one is whole or absent; in one that is there the files of the bundle are replaced, one by one.
         model: Registered with `radiata_core.specs.buildable`.
         metadata: Content of `configs/metadata.json`.
         dataset: MONAI's description of the data to work on, with `_target_`.
@@ -70,10 +72,14 @@ def write_bundle(
         "evaluator": dict(evaluator),
         "run": ["$@evaluator.run()"],
     }
-    with atomic_path(folder / "models" / "model.pt") as part:
-        torch.save({name: value.cpu() for name, value in model.state_dict().items()}, part)
-    write_json(folder / "configs" / "metadata.json", dict(metadata))
-    write_json(folder / "configs" / "inference.json", plain(configuration))
+    stream = io.BytesIO()  # torch writes the file's name into a file, and two errors where a disk is full
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, stream)
+    there = folder.is_dir() and any(folder.iterdir())
+    with contextlib.nullcontext(folder) if there else atomic_folder(folder) as place:
+        with atomic_path(place / "models" / "model.pt") as part:
+            part.write_bytes(stream.getbuffer())
+        write_json(place / "configs" / "metadata.json", dict(metadata))
+        write_json(place / "configs" / "inference.json", plain(configuration))
     return folder
 
 

@@ -88,7 +88,7 @@ def write_segmenter_bundle(folder: Path, name: str) -> Path:
     """A bundle of a segmenter; its folder.
 
     Args:
-        folder: Made if absent; a bundle that is there is replaced.
+        folder: Made if absent; the files of a bundle that is there are replaced.
         name: A shipped model's name, a file or a run's folder.
 
     Raises:

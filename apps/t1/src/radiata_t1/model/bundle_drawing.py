@@ -100,7 +100,7 @@ def write_head_bundle(
     """A bundle of a model; its folder.
 
     Args:
-        folder: Made if absent; a bundle that is there is replaced.
+        folder: Made if absent; the files of a bundle that is there are replaced.
         name: Of the model.
         loaded: The model.
         spec: Its grid.
