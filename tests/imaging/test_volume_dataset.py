@@ -1,5 +1,7 @@
 """Volumes as a labelled data set: every value at its place in the world, what it is and where it came from."""
 
+import resource
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -60,3 +62,18 @@ def test_other_grids_nothing_and_other_names_are_refused(tmp_path, volume):
         volume_dataset({})
     with pytest.raises(InputError, match=r"expected a name ending in \.nc"):
         write_netcdf(volume_dataset({"a": volume}), tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("limit", [500, 12_000, 30_000])
+def test_a_disk_that_is_full_is_an_error_and_no_crash(tmp_path, limit):
+    """libhdf5, told of it, ends the process."""
+    noise = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
+    dataset = volume_dataset({"restored": Volume(noise, centred_affine((20, 20, 20), 1.0, "RAS"))})
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, former[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_netcdf(dataset, tmp_path / "a.nc")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert not list(tmp_path.iterdir())

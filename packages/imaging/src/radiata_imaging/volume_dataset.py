@@ -21,6 +21,7 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path
+from radiata_imaging.hdf5 import unfailing
 from radiata_imaging.orientation import reorient
 from radiata_imaging.volume import Volume
 
@@ -103,6 +104,6 @@ def write_netcdf(dataset: xr.Dataset, path: Path, card: tuple[Path, Any] | None 
     if path.suffix != ".nc":
         raise InputError(f"expected a name ending in .nc; got {path}. Rename the output.")
     packed = {name: {"zlib": True, "complevel": 1} for name in dataset.data_vars}
-    with atomic_path(path, card) as part:
-        dataset.to_netcdf(part, engine="h5netcdf", encoding=packed)
+    with atomic_path(path, card) as part, unfailing(part) as stream:
+        dataset.to_netcdf(stream, engine="h5netcdf", encoding=packed)
     return path
