@@ -89,10 +89,24 @@ def write_dicom_segmentation(
         content_description=f"{origin.what[:40]}, {STATEMENT}",
         content_label="SEGMENTATION",
     )
-    describe(item, origin, when or datetime.now())
+    when = when or datetime.now()
+    describe(item, origin, when)
+    _follow(item, derived_uid(series, "dimensions"), when)
     with atomic_path(out, card) as part:
         item.save_as(part, enforce_file_format=True)
     return out
+
+
+def _follow(item: Any, organisation: str, when: datetime) -> None:
+    """What highdicom draws by chance or takes from the clock follows from the source and `when`."""
+
+    def put(place: Any, element: Any) -> None:
+        if element.keyword == "DimensionOrganizationUID":
+            element.value = organisation
+        elif element.keyword == "ContributionDateTime":
+            element.value = when.strftime("%Y%m%d%H%M%S.%f")
+
+    item.walk(put)
 
 
 def _highdicom() -> Any:
