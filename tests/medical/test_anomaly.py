@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,30 @@ def test_calibration_is_kept_and_finished_scans_too(tmp_path: Path, cohort: Path
     assert path.stat().st_mtime_ns == stamp
     with pytest.raises(InputError, match=r"calibration for draws 5; got one for 2"):
         dataclasses.replace(again, draws=5).run()
+
+
+def test_a_calibration_is_made_once_and_that_of_others_is_not_replaced(
+    tmp_path: Path, cohort: Path, prior: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that was stopped goes on without its healthy scans; other healthy scans or maps of them want --overwrite."""
+    scan = write_head(tmp_path / "in", "p", 3, lesion=0.6)
+    first = command(scan, tmp_path / "out", cohort, prior)
+    first.run()
+    table = tmp_path / "out" / "calibration.json"
+    stamp = table.stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(Anomaly, "_evidence", lambda *_: pytest.fail("a healthy scan was searched again"))
+        first.run()
+    for change in ({"window": 2.0}, {"healthy_labels": tmp_path / "other-labels"}):
+        shutil.copytree(cohort / "healthy-labels", tmp_path / "other-labels", dirs_exist_ok=True)
+        path = tmp_path / "other-labels" / "c0_dseg.nii.gz"
+        labels = read_volume(path)
+        write_volume(path, Volume(np.where(labels.array == 4, 2, labels.array), labels.affine), dtype="int16")
+        with pytest.raises(
+            InputError, match=r"calibration\.json, made from others or with others.*--overwrite"
+        ):
+            dataclasses.replace(first, **change).run()
+    assert table.stat().st_mtime_ns == stamp
 
 
 def test_a_scan_can_be_its_own_reference(tmp_path: Path, cohort: Path, prior: str) -> None:

@@ -101,10 +101,21 @@ class Anatomist:
         )
         return Anatomy(channels_of(found.codes, case.name), {self.segmenter: self._checksum})
 
-    def _read(self, case: Case, scan: Volume) -> Anatomy:
-        from radiata_imaging.headers import checksum
-        from radiata_imaging.nifti import read_volume
+    def checksums(self, case: Case) -> dict[str, str]:
+        """What the anatomy of a scan would come from: name -> SHA-256.
 
+        Raises:
+            InputError: no label map of this scan, or no segmenter.
+        """
+        from radiata_imaging.headers import checksum
+        from radiata_medical.model.weights import find_model
+
+        if self.labels is None:
+            return {self.segmenter: checksum(find_model(self.segmenter))}
+        path = self._map_of(case)
+        return {path.name: checksum(path)}
+
+    def _map_of(self, case: Case) -> Path:
         assert self.labels is not None
         path = self.labels
         if path.is_dir():
@@ -113,6 +124,13 @@ class Anatomist:
                 raise InputError(
                     f"expected a label map {path} of the scan {case.name}; got none. Run radiata-medical segment first."
                 )
+        return path
+
+    def _read(self, case: Case, scan: Volume) -> Anatomy:
+        from radiata_imaging.headers import checksum
+        from radiata_imaging.nifti import read_volume
+
+        path = self._map_of(case)
         volume = read_volume(path, allow_constant=True, min_axis=1)
         same_grid(scan, volume, ("the scan", f"the label map {path}"))
         if not np.array_equal(volume.array, np.rint(volume.array)):

@@ -154,21 +154,37 @@ class Anomaly:
             return table
         if self.healthy is None:
             return None
-        from radiata_core.files import sha256
+        from radiata_core.files import plain
         from radiata_core.logs import progress
+        from radiata_core.runs import sole_writer
+        from radiata_imaging.headers import checksum
         from radiata_medical.data.scans import find_cases
         from radiata_medical.experiment.anatomy import Anatomist
 
         anatomist = Anatomist(self.healthy_labels, self.segmenter, device)
         cases = find_cases(self.healthy)
-        known = [
-            self._evidence(case, anatomist, restorer, asked)
-            for case in progress(cases, "healthy scans", unit="scan")
-        ]
-        names = {case.name: sha256(case.path) if case.path.is_file() else case.name for case in cases}
-        table = fit_calibration(known, window=self.window, about=about | {"healthy": names})
-        save_calibration(self.out / "calibration.json", table)
-        return table
+        about |= {
+            "healthy": {case.name: checksum(case.path) for case in cases},
+            "anatomy": {case.name: anatomist.checksums(case) for case in cases},
+            "axcodes": self.assume_axcodes,
+        }
+        path = self.out / "calibration.json"
+        with sole_writer(path):
+            if path.is_file() and not self.overwrite:  # of a run that was stopped
+                table = load_calibration(path)
+                if table.window != self.window or plain(table.about) != plain(about):
+                    raise InputError(
+                        f"expected the calibration of these healthy scans and options; got {path}, made from others or with "
+                        "others. Choose another --out, or pass --overwrite."
+                    )
+                return table
+            known = [
+                self._evidence(case, anatomist, restorer, asked)
+                for case in progress(cases, "healthy scans", unit="scan")
+            ]
+            table = fit_calibration(known, window=self.window, about=about)
+            save_calibration(path, table)
+            return table
 
     def _evidence(
         self, case: "Case", anatomist: "Anatomist", restorer: "Restorer", asked: "Asked"
