@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from pydicom import dcmread
 
+from radiata_core.runs import sole_writer
 from radiata_imaging.dicom import read_dicom_series
 from radiata_imaging.dicom_images import write_dicom_series
 from radiata_imaging.dicom_origin import Origin
@@ -85,6 +86,13 @@ def test_what_cannot_be_converted_is_one_line(tmp_path, labelled, capsys, more, 
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not out.exists() or (out / "mine.txt").read_text() == "keep me"
+
+
+def test_two_processes_do_not_make_one_output(tmp_path, scanned, labelled, capsys):
+    out = tmp_path / "images"
+    with sole_writer(out):
+        assert run(["convert", str(labelled), "--to", "dicom-series", "--out", str(out)]) == 1
+    assert "in use by process" in capsys.readouterr().err and not out.exists()
 
 
 def test_names_of_labels_come_from_the_table_beside_them(tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from radiata_core.errors import InputError
+from radiata_core.runs import sole_writer
 from radiata_imaging.nifti import read_volume
 from radiata_imaging.volume import Volume, centred_affine
 from radiata_medical.experiment.evaluate import Evaluate
@@ -57,6 +58,8 @@ def test_a_page_of_restored_scans(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not re.search(r"""(src|href)\s*=\s*["']https?://""", text)
     with pytest.raises(InputError, match="pass --overwrite"):
         Report(folder / "out").run()
+    with sole_writer(page), pytest.raises(InputError, match="in use by process"):
+        Report(folder / "out", overwrite=True).run()
 
 
 def test_a_simulation_shows_the_truth(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_one_bad_scan_of_a_folder_does_not_stop_the_others(
     known.mkdir()
     for name in ("a", "b"):
         (known / f"{name}_dseg.nii.gz").write_bytes(labels.read_bytes())
-    with pytest.raises(InputError, match="got 1 that cannot"):
+    with pytest.raises(InputError, match=r"got 1 that cannot.* the first, .*b\.nii\.gz: .*truncated"):
         command(tmp_path / "out", folder, known, method="curve").run()
     assert (tmp_path / "out" / "a_translated.nii.gz").is_file()
     failures = json.loads((tmp_path / "out" / "failures.json").read_text())

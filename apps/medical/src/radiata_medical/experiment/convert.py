@@ -49,9 +49,17 @@ class Convert:
     """Replace what is there."""
 
     def run(self) -> None:
-        from radiata_imaging.dicom import read_dicom_series
+        from radiata_core.runs import sole_writer
 
         self._check()
+        with sole_writer(self.out):
+            self._check_free()
+            self._write()
+        print(self.out)
+
+    def _write(self) -> None:
+        from radiata_imaging.dicom import read_dicom_series
+
         series = None if self.reference is None else read_dicom_series(self.reference)
         if self.to == "monai-bundle":
             from radiata_medical.experiment.segmenter_bundle import write_segmenter_bundle
@@ -66,7 +74,6 @@ class Convert:
             self._segmentation(series)
         else:
             self._series(series)
-        print(self.out)
 
     def _nifti(self) -> None:
         from radiata_imaging.dcm2niix import is_installed, read_with_dcm2niix
@@ -149,8 +156,6 @@ class Convert:
         return Origin(APPLICATION, self.source.name, sha256(self.source), what, synthetic)
 
     def _check(self) -> None:
-        from radiata_imaging.dicom_images import CARD
-
         if self.to == "nifti" and not self.source.is_dir():
             raise InputError(f"expected the folder of a DICOM series; got {self.source}. Check the path.")
         if self.to not in ("nifti", "monai-bundle") and not self.source.is_file():
@@ -167,6 +172,10 @@ class Convert:
             raise InputError(
                 f"expected a folder with a DICOM series; got {self.reference}. Check --reference."
             )
+
+    def _check_free(self) -> None:
+        from radiata_imaging.dicom_images import CARD
+
         if not self.out.exists():
             return
         if not self.overwrite:

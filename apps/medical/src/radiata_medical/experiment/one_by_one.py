@@ -52,6 +52,6 @@ def _each(cases: Sequence[Case], work: Callable[[Case], object], out: Path, verb
         write_json(log, failures)
         raise InputError(
             f"expected {len(cases)} scans that can be used; got {len(failures)} that cannot, the others are done. "
-            f"See {log}."
+            f"See {log}; the first, {failures[0]['scan']}: {failures[0]['error']}"
         )
     log.unlink(missing_ok=True)

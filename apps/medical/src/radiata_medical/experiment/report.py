@@ -53,10 +53,12 @@ class Report:
                 f"expected --limit and --viewers >= 0; got {self.limit} and {self.viewers}. Leave the defaults."
             )
         page = self.out or self.results / "report.html"
-        if page.exists() and not self.overwrite:
-            raise InputError(
-                f"expected a new file; got {page}, which exists. Choose another --out, or pass --overwrite."
-            )
+        from radiata_core.runs import sole_writer
         from radiata_medical.experiment.report_pages import write_page
 
-        print(write_page(self, page))
+        with sole_writer(page):
+            if page.exists() and not self.overwrite:
+                raise InputError(
+                    f"expected a new file; got {page}, which exists. Choose another --out, or pass --overwrite."
+                )
+            print(write_page(self, page))

@@ -49,7 +49,6 @@ def write_page(task: "Report", page: Path) -> Path:
         sections.insert(0, Section("State", [Text(text, warning=True)]))
     made = {"run": record or "no run.json in the folder", "page made by": provenance()}
     sections.append(Section("Provenance", [Provenance(made)]))
-    page.parent.mkdir(parents=True, exist_ok=True)
     title = task.title or f"radiata-medical: {task.results.name}"
     warning = Section(
         "Not for clinical use",
