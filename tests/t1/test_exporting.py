@@ -9,6 +9,7 @@ import torch
 from monai.bundle import ConfigWorkflow, load
 
 from radiata_core.checkpoint import load_model
+from radiata_core.runs import sole_writer
 from radiata_imaging.dicom import read_dicom_series
 from radiata_imaging.nifti import read_volume
 from radiata_imaging.orientation import reorient
@@ -76,3 +77,6 @@ def test_a_drawn_head_becomes_a_series_of_no_patient(tiny_run: Path, tmp_path: P
     np.testing.assert_allclose(back.affine, volume.affine, atol=1e-5)
     assert series.slices[0].PatientName == "SYNTHETIC^RADIATA"
     assert series.slices[0].SeriesDescription == "SYNTHETIC T1-weighted head, not for clinical use"
+    with sole_writer(tmp_path / "again"):
+        assert run(["convert", str(head), "--to", "dicom-series", "--out", str(tmp_path / "again")]) == 1
+    assert not (tmp_path / "again").exists()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from radiata_core.errors import InputError
+from radiata_core.runs import sole_writer
 from radiata_imaging.nifti import Intensity, write_volume
 from radiata_imaging.volume import Volume, centred_affine
 from radiata_t1.experiment.report import Report
@@ -44,6 +45,8 @@ def test_nothing_is_overwritten_and_nothing_is_made_of_nothing(tmp_path):
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(InputError, match="--overwrite"):
         Report(tmp_path).run()
+    with sole_writer(tmp_path / "report.html"), pytest.raises(InputError, match="in use by process"):
+        Report(tmp_path, overwrite=True).run()
     assert (tmp_path / "report.html").read_text() == "mine"
 
 

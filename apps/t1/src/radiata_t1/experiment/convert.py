@@ -110,12 +110,14 @@ class Convert:
         print(f"{size:,} parameters, {strategy.name} prediction, names of {weights.scheme}: {self.out}")
 
     def _export(self) -> None:
+        from radiata_core.runs import sole_writer
         from radiata_t1.experiment.exporting import export_bundle, export_head
 
-        if self.to == "monai-bundle":
-            export_bundle(str(self.source), self.out, self.overwrite)
-        else:
-            export_head(self.source, self.out, self.overwrite, picture=self.to == "dicom-pictures")
+        with sole_writer(self.out):
+            if self.to == "monai-bundle":
+                export_bundle(str(self.source), self.out, self.overwrite)
+            else:
+                export_head(self.source, self.out, self.overwrite, picture=self.to == "dicom-pictures")
         print(self.out)
 
     def _check(self) -> None:

@@ -41,11 +41,17 @@ class Report:
         """
         if not self.folder.is_dir():
             raise InputError(f"expected the folder of a run; got {self.folder}. Check the path.")
+        from radiata_core.runs import sole_writer
+
         page = self.out or self.folder / "report.html"
-        if page.exists() and not self.overwrite:
-            raise InputError(
-                f"expected a new file; {page} exists. Choose another --out, or pass --overwrite."
-            )
+        with sole_writer(page):
+            if page.exists() and not self.overwrite:
+                raise InputError(
+                    f"expected a new file; {page} exists. Choose another --out, or pass --overwrite."
+                )
+            self._write(page)
+
+    def _write(self, page: Path) -> None:
         from radiata_imaging.report import Section, Text, write_report
 
         sections, synthetic = self._sections()
@@ -59,7 +65,6 @@ class Report:
         if record.get("state") not in (None, "done"):
             text = f"This run is {record['state']}: what stands here may not be its end."
             sections.insert(0, Section("State", [Text(text, warning=True)]))
-        page.parent.mkdir(parents=True, exist_ok=True)
         print(
             write_report(page, self.title or f"radiata-t1: {self.folder.name}", sections, synthetic=synthetic)
         )
