@@ -1,6 +1,6 @@
 """The commands that are killed: their words, on inputs of seconds, and what a user adds when running one again.
 
-Inputs of an application are made once, in a folder that every trial sees as `in`; a command writes to `out`.
+Inputs are made once for all commands of a module, in a folder that every trial sees as `in`; a command writes to `out`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Command:
     Attributes:
         application: As in `radiata-t1`, without the first word.
         words: Verb and options.
-        make: Writes the application's inputs into a folder.
+        make: Writes the inputs into a folder.
         again: Words that a user adds to go on after an interruption.
         items: Patterns, below the folder of a trial, of work that is finished once it is there: not to be made again.
         name: Of the row in the table; by default application and verb.

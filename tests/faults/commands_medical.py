@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from commands import Command
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "codes"]
 
 
 def _radius(shape: tuple[int, ...], shift: float = 0.0) -> np.ndarray:
@@ -13,7 +13,7 @@ def _radius(shape: tuple[int, ...], shift: float = 0.0) -> np.ndarray:
     return np.sqrt((x - shift) ** 2 + y**2 + z**2)
 
 
-def _codes(shift: float) -> np.ndarray:
+def codes(shift: float) -> np.ndarray:
     """Nested balls: ventricle, white matter, cortex, fluid, skull, skin."""
     radius = _radius((28, 32, 24), shift)
     edges = [0.2, 0.6, 0.72, 0.78, 0.85, 0.95]
@@ -34,13 +34,13 @@ def make(folder: Path) -> None:
 
     cases = []
     for number, split in enumerate(("train", "train", "validation", "test")):
-        volume = Volume(_codes(0.05 * number).astype(np.float32), np.diag([-1.0, -1.0, 1.0, 1.0]))
+        volume = Volume(codes(0.05 * number).astype(np.float32), np.diag([-1.0, -1.0, 1.0, 1.0]))
         write_volume(folder / "labels" / f"sub-{number:02d}_dseg.nii.gz", volume, dtype="int16")
-        codes = Volume(_codes(0.05 * number), volume.affine)
-        cases.append(label_map(codes, f"case-{number}", f"person-{number}", split, margin=2))
+        whole = Volume(codes(0.05 * number), volume.affine)
+        cases.append(label_map(whole, f"case-{number}", f"person-{number}", split, margin=2))
     write_label_maps(folder / "labels.h5", cases)
     write_label_maps(folder / "other-labels.h5", cases[1:])
-    volume = Volume(_codes(0.3).astype(np.float32), volume.affine)
+    volume = Volume(codes(0.3).astype(np.float32), volume.affine)
     write_volume(folder / "other-labels" / "sub-00_dseg.nii.gz", volume, dtype="int16")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from commands import Command
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "STEPS", "ball", "store"]
 
 TRAIN = (
     "--channels", "8", "8", "--down-blocks", "0", "1", "--up-blocks", "1", "1", "--rank", "4", "--batch-size", "4",
@@ -14,9 +14,7 @@ TRAIN = (
 )  # fmt: skip
 
 
-def _store(
-    path: Path, edge: float, shape: tuple[int, int, int], people: list[str], sessions: int = 1
-) -> None:
+def store(path: Path, edge: float, shape: tuple[int, int, int], people: list[str], sessions: int = 1) -> None:
     """Balls whose radius is the covariate `size`."""
     from radiata_imaging.preprocess import PreprocessSpec
     from radiata_imaging.store import Item, StoreWriter
@@ -26,13 +24,13 @@ def _store(
     for person, split in enumerate(people):
         for session in range(sessions):
             size = rng.uniform(0.4, 0.8)
-            image = _ball(shape, size, rng)
+            image = ball(shape, size, rng)
             item = Item(image, f"{person:02d}", split, f"{session}", covariates={"size": size})
             writer.append(item)
     writer.finish()
 
 
-def _ball(shape: tuple[int, ...], size: float, rng: np.random.Generator) -> np.ndarray:
+def ball(shape: tuple[int, ...], size: float, rng: np.random.Generator) -> np.ndarray:
     grid = np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
     inside = np.sqrt(sum(axis**2 for axis in grid)) < size
     return (np.where(inside, 0.5, -0.8) + 0.05 * rng.standard_normal(shape)).clip(-1, 1).astype(np.float32)
@@ -50,8 +48,8 @@ def make(folder: Path) -> None:
     from radiata_t1.cli import run
 
     rng = np.random.default_rng(1)
-    _store(folder / "tiny.h5", 24.0, (8, 8, 8), ["train"] * 6 + ["validation"] * 2 + ["test"] * 2, 2)
-    _store(folder / "other-tiny.h5", 24.0, (8, 8, 8), ["train"] * 7 + ["validation"] * 2 + ["test"] * 2, 2)
+    store(folder / "tiny.h5", 24.0, (8, 8, 8), ["train"] * 6 + ["validation"] * 2 + ["test"] * 2, 2)
+    store(folder / "other-tiny.h5", 24.0, (8, 8, 8), ["train"] * 7 + ["validation"] * 2 + ["test"] * 2, 2)
     for seed, name in enumerate(("run", "other-run")):
         words = ("train", str(folder / "tiny.h5"), "--out", str(folder / name), "--seed", str(seed))
         assert run([*words, "--prediction", "rflow", "--steps", "2", *TRAIN]) == 0
@@ -63,7 +61,7 @@ def make(folder: Path) -> None:
         volume = Volume(codes.astype(np.float32), centred_affine(shape, 1.0, "LPS"))
         write_volume(folder / "labels" / f"seg_{number:02d}.nii.gz", volume, dtype="int16")
         for visit in "ab":
-            scan = 60 + 50 * _ball((30, 34, 32), 0.9, rng)
+            scan = 60 + 50 * ball((30, 34, 32), 0.9, rng)
             volume = Volume(scan.astype(np.float32), centred_affine(scan.shape, 6.0, "RAS"))
             name = folder / "scans" / f"sub-{number:02d}" / f"ses-{visit}" / "anat"
             write_volume(name / f"sub-{number:02d}_ses-{visit}_T1w.nii.gz", volume, dtype="float32")
@@ -74,9 +72,9 @@ def make(folder: Path) -> None:
             folder / f"other-{name}", other, dtype="int16" if name.startswith("labels") else "float32"
         )
     spec = PreprocessSpec(spacing=8.0, shape=(20, 22, 20))
-    _store(folder / "heads.h5", spec.spacing, spec.shape, ["train"] * 12 + ["validation"] + ["test"] * 5)
+    store(folder / "heads.h5", spec.spacing, spec.shape, ["train"] * 12 + ["validation"] + ["test"] * 5)
     for seed in range(6):
-        volume = Volume(_ball(spec.shape, 0.4 + 0.06 * seed, rng), canonical_affine(spec))
+        volume = Volume(ball(spec.shape, 0.4 + 0.06 * seed, rng), canonical_affine(spec))
         name = folder / "drawn" / f"sub-syn{seed:04d}_desc-synthetic_T1w.nii.gz"
         write_volume(name, volume, intensity=Intensity(), sidecar={"SyntheticImage": True})
     difference = {"channels": [8, 16], "num_res_blocks": 1, "attention_levels": [False, True]}

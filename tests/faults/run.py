@@ -76,7 +76,8 @@ def _wanted(options: argparse.Namespace) -> list[Command]:
     found: list[Command] = []
     for name in APPLICATIONS:
         if not options.only or any(part.split()[0] == name for part in options.only):
-            found += importlib.import_module(f"commands_{name}").COMMANDS
+            for module in sorted(Path(__file__).parent.glob(f"commands_{name}*.py")):
+                found += importlib.import_module(module.stem).COMMANDS
     chosen = [c for c in found if not options.only or any(part in c.title for part in options.only)]
     return [c for c in chosen if c.quick or not options.quick]
 

@@ -3,6 +3,7 @@
 Left out of comparisons, here and nowhere else:
 
     VOLATILE     keys of JSON and of log lines that tell of time, memory, machine or of how often a run was begun
+    _HOUR        elements of DICOM objects that tell when they were made
     TEMPORARY    names of files that are still being written: a dot first, `.tmp` in it; and the lock
 """
 
@@ -22,6 +23,8 @@ VOLATILE = {
 }  # fmt: skip
 TEMPORARY = re.compile(r"\..*\.tmp(\.\w+)*|\.tmp\w{6}")
 """Ours, and what safetensors calls a file until it is whole."""
+_HOUR = re.compile(r"(Content|Series|InstanceCreation)(Date|Time)|ContributionDateTime")
+"""VOLATILE of DICOM."""
 
 
 def is_temporary(name: Path) -> bool:
@@ -56,6 +59,8 @@ def content(path: Path) -> str:
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
         return _digest([_lasting(json.loads(line)) for line in lines])
+    if path.suffix == ".dcm":
+        return hashlib.sha256(_undated(path)).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -67,6 +72,22 @@ def _lasting(thing: Any) -> Any:
     if isinstance(thing, Mapping):
         return {key: _lasting(value) for key, value in thing.items() if key not in VOLATILE}
     return [_lasting(value) for value in thing] if isinstance(thing, list) else thing
+
+
+def _undated(path: Path) -> bytes:
+    """A DICOM object without the hour at which it was made."""
+    import io
+
+    from pydicom import dcmread
+
+    def stopped(place: Any, element: Any) -> None:
+        if _HOUR.fullmatch(element.keyword):
+            element.value = ""
+
+    item, bare = dcmread(path), io.BytesIO()
+    item.walk(stopped)
+    item.save_as(bare)
+    return bare.getvalue()
 
 
 def broken(path: Path) -> str:
@@ -143,11 +164,23 @@ def _arrays(path: Path) -> str:
     return ""
 
 
+def _slice(path: Path) -> str:
+    from pydicom import dcmread
+
+    return "" if len(dcmread(path).pixel_array) else "no pixels"
+
+
+def _weights(path: Path) -> str:
+    import torch
+
+    return "" if torch.load(path, weights_only=True) else "no tensors"
+
+
 def _unknown(path: Path) -> str:
     return f"no reader of {path.suffix} files here"
 
 
 _READERS = {
-    ".json": _json, ".jsonl": _lines, ".h5": _hdf5, ".safetensors": _tensors, ".nii": _volume, ".nii.gz": _volume,
-    ".csv": _table, ".tsv": _table, ".html": _page, ".png": _picture, ".npz": _arrays,
+    ".json": _json, ".jsonl": _lines, ".h5": _hdf5, ".nc": _hdf5, ".safetensors": _tensors, ".pt": _weights, ".nii": _volume,
+    ".nii.gz": _volume, ".dcm": _slice, ".csv": _table, ".tsv": _table, ".html": _page, ".png": _picture, ".npz": _arrays,
 }  # fmt: skip

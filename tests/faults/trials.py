@@ -17,8 +17,8 @@ __all__ = ["Trials", "inputs_of"]
 
 
 def inputs_of(command: Command, top: Path) -> Path:
-    """The inputs of a command's application, made once below a folder; and everything that it may import is imported."""
-    inputs = top / command.application / "inputs"
+    """The inputs of a command, made once below a folder for all that share them; and all that it may import is imported."""
+    inputs = top / command.application / command.make.__module__
     if inputs.is_dir():
         return inputs
     for one in pkgutil.walk_packages(
@@ -31,7 +31,7 @@ def inputs_of(command: Command, top: Path) -> Path:
     inputs.mkdir(parents=True)
     ended = in_child(lambda: command.make(inputs) or 0, inputs.parent)
     if ended.code:
-        raise SystemExit(f"no inputs of {command.application}:\n{ended.said}")
+        raise SystemExit(f"no inputs of {command.title}:\n{ended.said}")
     imported(ended.modules)
     return inputs
 
