@@ -7,9 +7,10 @@ import torch
 
 from radiata_core.errors import InputError
 from radiata_core.handles import tapped
-from radiata_core.nets import medforj, medforj_slabs
+from radiata_core.nets import medforj, medforj_blocks, medforj_slabs
 from radiata_core.nets.feature_maps import DiskMap, MemoryMap
 from radiata_core.nets.medforj import MedForJUNet
+from radiata_core.nets.medforj_blocks import Residual
 from radiata_core.nets.medforj_plan import estimate, least_memory, plan_of
 from radiata_core.nets.medforj_steps import last_uses, steps_of
 
@@ -208,6 +209,38 @@ def test_checkpointing_changes_no_gradient(generator: torch.Generator) -> None:
         found.append([parameter.grad.clone() for parameter in network.parameters()])
     for want, got in zip(*found, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_rows_computed_again_one_by_one_change_no_gradient(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every map counts as large: a block is then called with one row at a time, and gives the gradients of all."""
+    network, x = network_of(CASES["3-D"]), input_of(CASES["3-D"], generator)
+    found, rows = [], []
+    called = Residual.forward
+    monkeypatch.setattr(Residual, "forward", lambda self, x, s: (rows.append(len(x)), called(self, x, s))[1])
+    monkeypatch.setattr(medforj_blocks, "ROW", 1)
+    for again in (False, True):
+        network.checkpointing = again
+        network.zero_grad(set_to_none=True)
+        rows.clear()
+        network(x, torch.tensor([3.0, 900.0])).square().mean().backward()
+        assert set(rows) == {1 if again else 2}
+        found.append([parameter.grad.clone() for parameter in network.parameters()])
+    for want, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_functional_transforms_see_the_operations_as_they_are_written(generator: torch.Generator) -> None:
+    """`torch.func` refuses a function of autograd that is written for one gradient."""
+    network, x = network_of(CASES["3-D"]), input_of(CASES["3-D"], generator)
+    step, found = torch.tensor([3.0, 900.0]), []
+    for again in (False, True):
+        for module in network.modules():
+            module.frugal = again  # checkpointing itself knows no transforms
+        slopes = torch.func.grad(lambda x: network(x, step).square().sum())
+        found.append(slopes(x))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
 
 
 @pytest.mark.slow

@@ -110,10 +110,10 @@ in `oscillators`); `unadjusted_langevin` and `adjusted_langevin` have no mass.
 
 Networks: `nets.unet` (small, any dimension), `nets.transformer` (any dimension, places in mm, windows; of `nets.patches`,
 `nets.rotary` and `nets.conditioning`; `nets.transformer_cost` counts its operations), `nets.mmdit` (Stable Diffusion 3's, of
-`nets.joint_attention`) and `nets.medforj` (of `nets.medforj_blocks` and `nets.doubling`), whose released weights can be
-read. It runs within a limit of memory: as `nets.medforj_steps`, in `nets.medforj_slabs` of `nets.feature_maps`, with time
-and memory foretold by `nets.medforj_plan`; `nets.medforj_times` remembers its noise levels, `nets.medforj_storage` keeps its
-maps in bfloat16 after a trial.
+`nets.joint_attention`) and `nets.medforj` (of `nets.medforj_blocks`, `nets.doubling` and `nets.norm_silu`), whose released
+weights can be read. It runs within a limit of memory: as `nets.medforj_steps`, in `nets.medforj_slabs` of
+`nets.feature_maps`, with time and memory foretold by `nets.medforj_plan`; `nets.medforj_times` remembers its noise levels,
+`nets.medforj_storage` keeps its maps in bfloat16 after a trial. `allocation` gives freed memory back to the system.
 
 Additions to any network, ours, MONAI's, diffusers' or yours: `sites` names its blocks, `handles` reads and changes them
 and leaves no trace. On them `routing` (channels by noise level), `attention_windows`, `finer_voxels.finer` (finer voxels of

@@ -53,12 +53,14 @@ from radiata_core.nets.medforj_blocks import (
     Up,
     Upsample,
     is_plain,
+    is_traced,
     sinusoid,
 )
 from radiata_core.nets.medforj_plan import Plan, plan_of
 from radiata_core.nets.medforj_slabs import forward_in_slabs
 from radiata_core.nets.medforj_storage import trial
 from radiata_core.nets.medforj_times import TimeTable
+from radiata_core.nets.norm_silu import norm_silu
 from radiata_core.specs import buildable
 
 __all__ = ["MEDFORJ", "MedForJUNet"]
@@ -108,7 +110,8 @@ class MedForJUNet(nn.Module):
         spill: Folder for maps that a limit sends to disk; None for the system's temporary one.
         storage: Numbers of the maps of a call without gradients: None for the input's, or `torch.bfloat16`, which the device
             is tried with first (`medforj_storage`). For CUDA; a processor is many times slower with it.
-        checkpointing: Whether residual blocks are computed again in the backward pass: half the memory of training.
+        checkpointing: Whether residual blocks, and in them norms with their SiLU (`norm_silu`), are computed again in the
+            backward pass: less than half the memory of training.
 
     Raises:
         InputError: the arguments do not fit each other.
@@ -266,6 +269,9 @@ class MedForJUNet(nn.Module):
         h = self.middle_block(h, signal)
         for level in self.up_blocks:
             h = level(h, signal, skips)
+        norm, _silu, last = self.out
+        if self.checkpointing and torch.is_grad_enabled() and is_plain(self.out) and not is_traced(x):
+            return last(norm_silu(h, norm))
         return self.out(h)
 
     def prepare_times(self, noise_levels: Float[Tensor, "level"]) -> None:
@@ -310,6 +316,9 @@ class MedForJUNet(nn.Module):
     def checkpointing(self, value: bool) -> None:
         for level in (*self.down_blocks, self.middle_block, *self.up_blocks):
             level.checkpointing = value
+        for module in self.modules():
+            if isinstance(module, Residual):
+                module.frugal = value
 
     def _plan(self, x: Tensor) -> Plan | None:
         """How to go in slabs (`medforj_slabs`), where that is possible and of use."""
@@ -365,10 +374,7 @@ class MedForJUNet(nn.Module):
 
 def _needs_modules(x: Tensor) -> bool:
     """Whether gradients, a compiler, autocast or a functional transform want the modules called as they are written."""
-    traced = (
-        torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or torch.jit.is_tracing()
-    )
-    return torch.is_grad_enabled() or traced or torch._C._functorch.maybe_current_level() is not None
+    return torch.is_grad_enabled() or is_traced(x)
 
 
 def _one_a_level(value: int | Sequence[int], levels: int) -> tuple[int, ...]:

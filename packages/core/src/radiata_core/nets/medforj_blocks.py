@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from radiata_core.nets.doubling import doubled_convolution
+from radiata_core.nets.norm_silu import norm_silu
 
 __all__ = [
     "Attention",
@@ -30,6 +31,7 @@ __all__ = [
     "Up",
     "Upsample",
     "is_plain",
+    "is_traced",
     "shift_of",
     "sinusoid",
 ]
@@ -147,6 +149,7 @@ class Residual(nn.Module):
         same = inputs == outputs
         self.skip_connection = nn.Identity() if same else Conv(recipe.dims, inputs, outputs, kernel=1)
         self.resolution, self.dims = resolution, recipe.dims
+        self.frugal = False  # with gradients: norm and SiLU as one operation, of the same numbers to rounding
 
     def resize(self, x: Tensor) -> Tensor:
         """`x` on the block's grid: doubled by nearest neighbours, halved by means over 2 voxels an axis, or as it is."""
@@ -157,10 +160,15 @@ class Residual(nn.Module):
         return x
 
     def forward(self, x: Tensor, signal: Signal) -> Tensor:
-        h = self.conv1(self.resize(_silu(self.norm1(x))))
+        h = self.conv1(self.resize(self._activated(self.norm1, x)))
         shift = shift_of(self.time_emb_proj, signal)
-        h = self.norm2(h + shift.reshape(*shift.shape, *[1] * self.dims))
-        return self.skip_connection(self.resize(x)) + self.conv2(_silu(h))
+        h = h + shift.reshape(*shift.shape, *[1] * self.dims)
+        return self.skip_connection(self.resize(x)) + self.conv2(self._activated(self.norm2, h))
+
+    def _activated(self, norm: nn.Module, x: Tensor) -> Tensor:
+        if self.frugal and torch.is_grad_enabled() and is_plain(norm) and not is_traced(x):
+            return norm_silu(x, norm)
+        return _silu(norm(x))
 
 
 class Heads(nn.Module):
@@ -270,6 +278,14 @@ class Middle(nn.Module):
         return _computed(self.resnet_2, (self.attention(h),), signal, self.checkpointing)
 
 
+def is_traced(x: Tensor) -> bool:
+    """Whether a compiler, autocast or a functional transform wants the modules called as they are written."""
+    traced = (
+        torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type) or torch.jit.is_tracing()
+    )
+    return traced or torch._C._functorch.maybe_current_level() is not None
+
+
 def is_plain(module: nn.Module) -> bool:
     """Whether a module and its children are this library's or torch's own, and unchanged.
 
@@ -288,8 +304,15 @@ def is_plain(module: nn.Module) -> bool:
 _OWN = ("radiata_core.nets.medforj", "torch.nn.modules.")
 
 
+ROW = 8 * 2**20
+"""Bytes of a row's map from which rows are computed again one by one: large enough for any device to be busy with one."""
+
+
 def _computed(block: nn.Module, parts: Sequence[Tensor], signal: Signal, again: bool) -> Tensor:
-    """`block` of the joined maps; `again`: computed a second time in the backward pass, nothing of it kept for it."""
+    """`block` of the joined maps; `again`: computed a second time in the backward pass, nothing of it kept for it.
+
+    Where maps are large and nobody watches, one row after the other: its gradient then needs the memory of one row.
+    """
 
     def run(signal: Signal, *parts: Tensor) -> Tensor:
         made: Tensor = block(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0], signal)
@@ -298,10 +321,18 @@ def _computed(block: nn.Module, parts: Sequence[Tensor], signal: Signal, again: 
     if not (again and torch.is_grad_enabled()):
         return run(signal, *parts)
     now = contextvars.copy_context()  # what a handle's hooks know of this call, for the second time
-    made: Tensor = checkpoint(
-        lambda *tensors: now.run(run, *tensors), signal, *parts, use_reentrant=False, preserve_rng_state=False
-    )
-    return made
+
+    def twice(*tensors: Any) -> Tensor:
+        made: Tensor = checkpoint(
+            lambda *given: now.run(run, *given), *tensors, use_reentrant=False, preserve_rng_state=False
+        )
+        return made
+
+    row = max(part[0].numel() * part.element_size() for part in parts)
+    if len(parts[0]) == 1 or row < ROW or isinstance(signal, Shifts) or not is_plain(block):
+        return twice(signal, *parts)
+    rows = zip(*(tensor.split(1) for tensor in (signal, *parts)), strict=True)
+    return torch.cat([twice(*tensors) for tensors in rows])
 
 
 def _silu(fresh: Tensor) -> Tensor:
