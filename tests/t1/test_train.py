@@ -18,6 +18,7 @@ from radiata_core.checkpoint import load_model
 from radiata_core.errors import InputError
 from radiata_core.predictions import Prediction
 from radiata_core.runs import read_json, read_log
+from radiata_imaging.store import Store
 from radiata_t1.model.build import Architecture, build_denoiser, with_prediction
 from radiata_t1.model.predictions import PredictionType, path_and_prediction, type_of
 
@@ -145,6 +146,17 @@ def test_fine_tuning_starts_where_the_other_type_ended(
     )
     with pytest.raises(InputError, match="expected a model of"):
         tiny_train(tiny_store, tmp_path / "w", init=str(tiny_run), covariates=("size",)).run()
+
+
+def test_medforj_is_trained_with_its_blocks_computed_again_where_that_is_asked(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    asked = tiny_train(tiny_store, tmp_path / "x", network="medforj", rank=0, checkpointing=True)
+    with Store(tiny_store) as store:
+        denoiser = asked._denoiser(store, [], [], asked._scale(store)[0])
+    assert denoiser.network.checkpointing and denoiser.network.training
+    with pytest.raises(InputError, match="expected --network medforj with --checkpointing; got unet"):
+        replace(asked, network="unet").run()
 
 
 def test_another_reading_of_the_same_weights_is_close(generator: torch.Generator) -> None:

@@ -77,6 +77,8 @@ class Train:
     """Heads of one step, over all processes."""
     accumulate: int = 1
     """Pieces a process cuts its batch into, to save memory."""
+    checkpointing: bool = False
+    """Blocks of medforj are computed again for their gradient: less than half the memory, more time."""
     learning_rate: float = 1.5e-3
     """Step size after the warm-up."""
     warmup: int = 100
@@ -151,6 +153,10 @@ class Train:
         if self.resume and self.overwrite:
             raise InputError("expected --resume or --overwrite; got both. Take one.")
         self._check_jointly()
+        if self.checkpointing and self.network != "medforj":
+            raise InputError(
+                f"expected --network medforj with --checkpointing; got {self.network}. Leave it out."
+            )
         with Store(self.store) as reader:
             scale, columns = self._scale(reader)
             apart = bool(self.jointly)
@@ -239,6 +245,7 @@ class Train:
         """The denoiser before the first step: built from the seed, or the weights of --init read as this prediction."""
         import torch
 
+        from radiata_core.allocation import return_large_blocks
         from radiata_core.checkpoint import load_model, save_model
         from radiata_t1.model.build import fit_anchor
         from radiata_t1.model.predictions import PredictionType
@@ -259,6 +266,9 @@ class Train:
             # The anchor takes a minute to fit, and a resumed run needs the very same one.
             save_model(start, denoiser, metadata={"note": "the denoiser before the first step"})
         denoiser.network.to(memory_format=torch.channels_last_3d)
+        if self.checkpointing:
+            return_large_blocks()
+            denoiser.network.checkpointing = True
         return denoiser.train()
 
     def _joint(self, store: "Store") -> "AggregatedDenoiser":
