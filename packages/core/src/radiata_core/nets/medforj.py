@@ -52,6 +52,7 @@ from radiata_core.nets.medforj_blocks import (
     Signal,
     Up,
     Upsample,
+    activated,
     is_plain,
     is_traced,
     sinusoid,
@@ -60,7 +61,6 @@ from radiata_core.nets.medforj_plan import Plan, plan_of
 from radiata_core.nets.medforj_slabs import forward_in_slabs
 from radiata_core.nets.medforj_storage import trial
 from radiata_core.nets.medforj_times import TimeTable
-from radiata_core.nets.norm_silu import norm_silu
 from radiata_core.specs import buildable
 
 __all__ = ["MEDFORJ", "MedForJUNet"]
@@ -269,9 +269,9 @@ class MedForJUNet(nn.Module):
         h = self.middle_block(h, signal)
         for level in self.up_blocks:
             h = level(h, signal, skips)
-        norm, _silu, last = self.out
-        if self.checkpointing and torch.is_grad_enabled() and is_plain(self.out) and not is_traced(x):
-            return last(norm_silu(h, norm))
+        if self.checkpointing and is_plain(self.out):
+            norm, _silu, last = self.out
+            return last(activated(norm, h))
         return self.out(h)
 
     def prepare_times(self, noise_levels: Float[Tensor, "level"]) -> None:

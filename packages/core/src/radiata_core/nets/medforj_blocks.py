@@ -30,6 +30,7 @@ __all__ = [
     "Signal",
     "Up",
     "Upsample",
+    "activated",
     "is_plain",
     "is_traced",
     "shift_of",
@@ -166,9 +167,7 @@ class Residual(nn.Module):
         return self.skip_connection(self.resize(x)) + self.conv2(self._activated(self.norm2, h))
 
     def _activated(self, norm: nn.Module, x: Tensor) -> Tensor:
-        if self.frugal and torch.is_grad_enabled() and is_plain(norm) and not is_traced(x):
-            return norm_silu(x, norm)
-        return _silu(norm(x))
+        return activated(norm, x) if self.frugal else _silu(norm(x))
 
 
 class Heads(nn.Module):
@@ -276,6 +275,12 @@ class Middle(nn.Module):
     def forward(self, h: Tensor, signal: Signal) -> Tensor:
         h = _computed(self.resnet_1, (h,), signal, self.checkpointing)
         return _computed(self.resnet_2, (self.attention(h),), signal, self.checkpointing)
+
+
+def activated(norm: nn.Module, x: Tensor) -> Tensor:
+    """SiLU(norm(x)) that keeps x alone for its gradient, where nobody watches."""
+    own = isinstance(norm, nn.GroupNorm) and is_plain(norm) and not is_traced(x)
+    return norm_silu(x, norm) if own and torch.is_grad_enabled() else _silu(norm(x))  # type: ignore[arg-type]
 
 
 def is_traced(x: Tensor) -> bool:
