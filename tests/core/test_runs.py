@@ -22,6 +22,7 @@ from radiata_core.runs import (
     read_log,
     sha256,
     sole_writer,
+    tidy,
     write_json,
 )
 
@@ -284,6 +285,12 @@ def test_another_run_or_one_that_is_done_is_not_begun_again(tmp_path, state, cha
     assert read_log(tmp_path / "run" / "log.jsonl") == [{"step": 1}]
 
 
+def test_data_that_changed_since_a_run_was_stopped_are_named(tmp_path):
+    stopped_run(tmp_path / "run", "running", data={"store.h5": "bb"})
+    with pytest.raises(InputError, match=r"entries, made from another store\.h5\. Choose another --out"):
+        Run(tmp_path / "run", "radiata-x evaluate", Options(), data={"store.h5": "aa"}).__enter__()
+
+
 def test_checkpoints_are_gone_on_from_only_where_asked_and_on_the_same_data(tmp_path):
     stopped_run(tmp_path / "run", "running")
     (tmp_path / "run" / "checkpoints").mkdir()
@@ -327,3 +334,21 @@ with sole_writer({str(tmp_path / "store.h5")!r}):
     with sole_writer(tmp_path / "store.h5"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_at_the_end_of_a_run_left_is_tidied(tmp_path):
+    """A lock that nobody holds goes, with what is half written; the run stays, and one that is worked in is refused."""
+    with Run(tmp_path, "test", Options()):
+        pass
+    (tmp_path / ".lock").write_text("1\n")
+    left = tmp_path / f".model.json.{files._HOST}-{2**22 + 1}-0123abcd.tmp"
+    left.write_text("half")
+    files._LOOKED.clear()  # as a process that comes later
+    tidy(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+    tidy(tmp_path)
+    with (
+        Run(tmp_path, "test", Options(), overwrite=True),
+        pytest.raises(InputError, match="in use by process"),
+    ):
+        tidy(tmp_path)

@@ -47,6 +47,7 @@ __all__ = [
     "read_log",
     "sha256",
     "sole_writer",
+    "tidy",
     "write_json",
 ]
 
@@ -185,7 +186,8 @@ class Run:
             _lasting(earlier.get(name)) == _lasting(self.record[name]) for name in ("command", "options")
         )
         # Data that this command names at its start only: others are noted on the way.
-        same = same and (not self.record["data"] or _lasting(earlier.get("data")) == self.record["data"])
+        changed = self._changed(earlier.get("data")) if same and self.record["data"] else ""
+        same = same and not changed
         resumable = "resume" in (self.record["options"] or ()) or (self.folder / "checkpoints").exists()
         if same and not resumable:
             self._continue(earlier)
@@ -195,8 +197,14 @@ class Run:
         if same:
             advice = "Pass --resume to go on with it, or --overwrite to begin again."
         raise InputError(
-            f"expected an empty or new folder; got {self.folder} with {entries} entries. {advice}"
+            f"expected an empty or new folder; got {self.folder} with {entries} entries{changed}. {advice}"
         )
+
+    def _changed(self, earlier: Any) -> str:
+        """In words, which data are others than those that the run was begun on; empty: none."""
+        now, before = self.record["data"], earlier if isinstance(earlier, dict) else {}
+        names = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+        return f", made from another {names[0]}" if names else ""
 
     def _clear(self) -> None:
         for name in _OWNED:
@@ -240,6 +248,21 @@ def _lasting(options: Any) -> Any:
     if not isinstance(options, dict):
         return options
     return {name: value for name, value in options.items() if name not in _NO_MATTER}
+
+
+def tidy(folder: str | Path) -> None:
+    """Remove what a process that was killed at the end of a run left in its folder: the lock, and what was half written.
+
+    Raises:
+        InputError: another process works in it.
+    """
+    folder = Path(folder)
+    remove_left(folder)
+    lock = folder / _LOCK
+    if lock.exists():
+        stream = _locked(lock, folder)
+        lock.unlink(missing_ok=True)
+        stream.close()
 
 
 @contextlib.contextmanager
