@@ -2,6 +2,7 @@
 
 import csv
 import json
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -123,3 +124,20 @@ def test_wrong_input_is_one_line_and_leaves_nothing(
     assert call(cells, "--model", model, "--out", out) == 1
     line = capfd.readouterr().err.splitlines()
     assert "--overwrite" in line[-1] and [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_disk_that_is_full_is_one_line_and_no_crash(
+    results: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And the same command begins its unfinished run again."""
+    words = (results / "wavy.h5", "--model", results / "gru.safetensors", "--out", tmp_path / "out")
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, former[1]))
+    try:
+        assert call(*words) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+    assert "too large" in capfd.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out" / "predictions.h5").exists()
+    assert call(*words) == 0
+    assert (tmp_path / "out" / "predictions.h5").stat().st_size > 8000

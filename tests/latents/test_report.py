@@ -11,6 +11,7 @@ import torch
 from radiata_core.checkpoint import save_model
 from radiata_core.errors import InputError
 from radiata_core.files import sha256, write_json
+from radiata_core.runs import sole_writer
 from radiata_latents.data.oscillator_network import oscillator_population
 from radiata_latents.data.population import population, save_population
 from radiata_latents.data.rates_file import content_sha256, load_rates, rates_dataset, save_rates
@@ -225,3 +226,22 @@ def test_rates_of_another_population_stand_alone(tmp_path: Path) -> None:
     alone = load_rates(tmp_path / "rates.h5")
     alone["condition"].values[:] = -1
     assert "conditions" not in pictures_of_latents(alone, None)[0].caption
+
+
+def test_a_report_that_was_killed_goes_on_and_pictures_of_something_else_stay(tmp_path: Path) -> None:
+    """Killed after its picture, before its page; a picture of other numbers, or without any, is not replaced."""
+    lines = [{"step": k, "loss": 1 / (k + 1)} for k in range(5)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder = tmp_path / "pictures"
+    first = page_of(tmp_path).pictures[0].save(folder)
+    with sole_writer(tmp_path / "report.html"), pytest.raises(InputError, match="in use by process"):
+        Report(tmp_path, pictures=folder).write()
+    assert Report(tmp_path, pictures=folder).write().is_file()
+    (tmp_path / "report.html").unlink()
+    card = first.with_suffix(".json")
+    for numbers in (json.loads(card.read_text()) | {"more": 1}, None):
+        card.unlink() if numbers is None else write_json(card, numbers)
+        with pytest.raises(InputError, match=f"{first.name} exists and shows something else"):
+            Report(tmp_path, pictures=folder).write()
+    assert not (tmp_path / "report.html").exists()
+    assert Report(tmp_path, pictures=folder, overwrite=True).write().is_file() and card.is_file()

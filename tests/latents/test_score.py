@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from radiata_core import commands
+from radiata_core.runs import sole_writer
 from radiata_latents.experiment.benchmark_score import score_submission
 from radiata_latents.experiment.score import Score
 
@@ -56,3 +57,13 @@ def test_wrong_input_is_one_line(
         lines = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
         assert len(lines) == 1 and "error: expected" in lines[0] and text in lines[0]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_process_at_a_time_writes_them(
+    tmp_path: Path, rng: np.random.Generator, capfd: pytest.CaptureFixture[str]
+) -> None:
+    submission, targets = files(tmp_path, rng, ("mc_rtt_20",))
+    with sole_writer(tmp_path / "s.json"):
+        assert call(submission, "--targets", targets, "--json", tmp_path / "s.json") == 1
+    assert "in use by process" in capfd.readouterr().err
+    assert not (tmp_path / "s.json").exists()

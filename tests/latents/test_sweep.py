@@ -2,7 +2,11 @@
 
 import csv
 import math
+import subprocess
+import sys
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,12 +144,14 @@ def test_an_interrupted_search_goes_on_and_does_nothing_twice(
     capsys.readouterr()
     assert swept(data, broken, trials=2) == 1
     assert "--overwrite" in capsys.readouterr().err
+    (broken / "trial-0000" / ".lock").touch()  # as if it had been killed at the end of the first
     assert swept(data, broken, "--resume") == 0
+    assert not list(broken.rglob(".lock"))
     assert [folder.name for folder in calls] == ["trial-0000", "trial-0001", "trial-0001", "trial-0002"]
     assert read_json(broken / "sweep.json") == read_json(whole / "sweep.json")
     capsys.readouterr()
     assert swept(data, broken, "--resume", "--seed", "1") == 1
-    assert "expected the search that" in capsys.readouterr().err
+    assert "got one whose seed differs" in capsys.readouterr().err
     assert swept(data, broken, "--overwrite", "--seed", "1", trials=1) == 0
     assert [path.name for path in broken.glob("trial-*")] == ["trial-0000"]
 
@@ -202,6 +208,41 @@ def test_a_training_that_fails_is_a_result(
 def test_two_processes_find_what_one_does(data: Path, tmp_path: Path) -> None:
     assert swept(data, tmp_path / "one") == swept(data, tmp_path / "two", "--jobs", "2") == 0
     assert read_json(tmp_path / "one" / "sweep.json") == read_json(tmp_path / "two" / "sweep.json")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_processes_end_with_a_search_that_is_killed(data: Path, tmp_path: Path) -> None:
+    """Else they would train on, and keep the folders of their trials from whoever goes on."""
+    code = "import sys; from radiata_latents.cli import main; main()"
+    words = [
+        sys.executable,
+        "-c",
+        code,
+        "sweep",
+        str(data),
+        "--out",
+        str(tmp_path / "out"),
+        "--network",
+        "gru",
+    ]
+    search = subprocess.Popen(
+        [*words, "--steps", "100000", "--jobs", "2", "--trials", "2"], stderr=subprocess.DEVNULL
+    )
+    locks = [tmp_path / "out" / f"trial-{k:04d}" / ".lock" for k in range(2)]
+    until(lambda: all(lock.exists() and lock.read_text().endswith("\n") for lock in locks))
+    workers = [int(lock.read_text()) for lock in locks]
+    search.kill()
+    search.wait()
+    until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for it."""
+    due = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < due, "it never came"
+        time.sleep(0.1)
 
 
 def test_wrong_searches_are_one_line_and_leave_nothing(

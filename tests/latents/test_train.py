@@ -160,10 +160,12 @@ def test_an_ensemble_is_its_members_and_skips_those_that_are_finished(
         validation_scores(networks, tiny_population())["co_bps"], abs=1e-9
     )
     assert [one["step"] for one in scores["members"]] == [8, 8, 8]
+    (many / "member-0" / ".lock").touch()  # killed before it let go
     record = many / "member-1" / "run.json"
     write_json(record, read_json(record) | {"state": "running"})  # killed after its scores
     assert command("train", data, "--out", many, *options, "--resume") == 0
     assert read_json(record)["state"] == "done" and same_weights(many / "member-1", alone)
+    assert not list(many.rglob(".lock"))
     options[options.index("--members") + 1] = "1"
     assert command("train", data, "--out", many, *options, "--overwrite") == 0
     assert (many / "model.safetensors").is_file() and not list(many.glob("member-*"))

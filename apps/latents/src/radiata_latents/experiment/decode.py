@@ -91,6 +91,7 @@ def _write(
     import numpy as np
 
     from radiata_core.runs import atomic_path, write_json
+    from radiata_imaging.hdf5 import unfailing
     from radiata_latents.data.sidecar import write_sidecar
     from radiata_latents.experiment.decoding import predictions_dataset
     from radiata_latents.experiment.tables import write_csv
@@ -98,9 +99,9 @@ def _write(
     rows = [_row(one) for one in found]
     write_csv(folder / "scores.csv", rows)
     made = predictions_dataset(population, found, split)
-    with atomic_path(folder / "predictions.h5") as part:
+    with atomic_path(folder / "predictions.h5") as part, unfailing(part) as stream:
         packed = {name: {"zlib": True, "complevel": 1} for name in made.data_vars}
-        made.to_netcdf(part, engine="h5netcdf", encoding=packed)
+        made.to_netcdf(stream, engine="h5netcdf", encoding=packed)
     write_sidecar(
         folder / "predictions.h5",
         data,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from radiata_core.runs import atomic_path, write_json
+from radiata_core.files import atomic_path, plain, read_json
 from radiata_imaging.plots import NumberedFigure, png
 from radiata_latents.experiment import figures_population
 from radiata_latents.model.rate_scores import rate_r2
@@ -49,12 +49,20 @@ class Picture:
         return png(self.figure)
 
     def save(self, folder: Path) -> Path:
-        """Write NAME.png and the numbers it shows, NAME.json, atomically; returns the first."""
+        """Write the numbers it shows, NAME.json, and NAME.png, atomically; returns the second."""
         path = folder / f"{self.name}.png"
-        with atomic_path(path) as part:
+        numbers = plain(self.figure.numbers)
+        with atomic_path(path, (path.with_suffix(".json"), lambda _: numbers)) as part:
             part.write_bytes(self.png)
-        write_json(path.with_suffix(".json"), self.figure.numbers)
         return path
+
+    def in_the_way(self, folder: Path) -> Path | None:
+        """What `save` would replace, if it shows other numbers: the same are of a command that was killed."""
+        path = folder / f"{self.name}.png"
+        if not path.exists():
+            return None
+        card = path.with_suffix(".json")
+        return None if card.is_file() and read_json(card) == plain(self.figure.numbers) else path
 
 
 def is_synthetic(dataset: xr.Dataset) -> bool:

@@ -1,11 +1,16 @@
 """`radiata-latents report`: one page for a folder or a file, whatever stands in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from radiata_core.errors import InputError
+
+if TYPE_CHECKING:
+    from radiata_latents.experiment.pictures import Picture
 
 __all__ = ["Report"]
 
@@ -55,23 +60,32 @@ class Report:
         page = self.out or (
             self.place / "report.html" if self.place.is_dir() else self.place.with_suffix(".html")
         )
-        if page.exists() and not self.overwrite:
-            raise InputError(
-                f"expected a new file; {page} exists. Choose another --out, or pass --overwrite."
-            )
+        self._check_new(page)
+        from radiata_core.runs import sole_writer
         from radiata_imaging.report import write_report
         from radiata_latents.experiment.folder_page import page_of
 
         made = page_of(self.place, self.population)
-        if self.pictures is not None:
-            self.pictures.mkdir(parents=True, exist_ok=True)
-            taken = [p.name for p in made.pictures if (self.pictures / f"{p.name}.png").exists()]
-            if taken and not self.overwrite:
-                raise InputError(
-                    f"expected new files in {self.pictures}; {taken[0]}.png exists. Choose another --pictures, or pass "
-                    "--overwrite."
-                )
-            for picture in made.pictures:
-                picture.save(self.pictures)
         title = self.title or f"radiata-latents: {self.place.resolve().name}"
-        return write_report(page, title, made.sections, synthetic=made.synthetic)
+        with sole_writer(page):
+            self._check_new(page)  # another process may have been faster
+            if self.pictures is not None:
+                self._save(made.pictures, self.pictures)
+            return write_report(page, title, made.sections, synthetic=made.synthetic)
+
+    def _check_new(self, page: Path) -> None:
+        if page.exists() and not self.overwrite:
+            raise InputError(
+                f"expected a new file; {page} exists. Choose another --out, or pass --overwrite."
+            )
+
+    def _save(self, pictures: "Sequence[Picture]", folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = [other for picture in pictures if (other := picture.in_the_way(folder)) is not None]
+        if taken and not self.overwrite:
+            raise InputError(
+                f"expected new files in {folder}; {taken[0].name} exists and shows something else. Choose another "
+                "--pictures, or pass --overwrite."
+            )
+        for picture in pictures:
+            picture.save(folder)

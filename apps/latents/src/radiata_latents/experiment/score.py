@@ -36,7 +36,7 @@ class Score:
         Raises:
             InputError: a file that cannot be read, targets without the data set, rates in Hz, a file that exists.
         """
-        from radiata_core.runs import sha256, write_json
+        from radiata_core.runs import sha256, sole_writer, write_json
         from radiata_latents.data.sidecar import free_path
         from radiata_latents.experiment.benchmark_score import score_submission
 
@@ -55,9 +55,11 @@ class Score:
                 print(f"  {name:12} {value:8.4f}")
         if self.json is not None:
             sources = {path.name: sha256(path) for path in (self.submission, self.targets)}
-            write_json(
-                self.json, {"format": "radiata-benchmark-scores/1", "sources": sources, "scores": found}
-            )
+            with sole_writer(self.json):
+                free_path(self.json, self.overwrite, (".json",))  # another process may have been faster
+                write_json(
+                    self.json, {"format": "radiata-benchmark-scores/1", "sources": sources, "scores": found}
+                )
             print(self.json)
         else:
             print("these are test trials: a last number, not one to choose by")

@@ -27,7 +27,7 @@ import xarray as xr
 
 from radiata_core.errors import InputError
 from radiata_core.files import atomic_path, plain, read_json, sha256, write_json
-from radiata_core.runs import Progress, Run
+from radiata_core.runs import Progress, Run, tidy
 from radiata_latents.data.population import load_population
 from radiata_latents.experiment.presets import write_preset
 from radiata_latents.experiment.search_space import Law
@@ -157,6 +157,7 @@ def _rung(
     left = []
     for k, task in short.items():
         if is_finished(task):
+            tidy(task.out)
             note(k, "")
         elif error := failure(task.out):
             note(k, error)
@@ -188,7 +189,7 @@ def _check_same(earlier: Any, now: Mapping[str, Any], folder: Path) -> None:
     for name, value in now.items():
         if not isinstance(earlier, Mapping) or earlier.get(name) != value:
             raise InputError(
-                f"expected the search that {folder} holds; got another {name}. Keep it, or choose another --out."
+                f"expected the search that {folder} holds; got one whose {name} differs. Keep it, or choose another --out."
             )
 
 

@@ -21,7 +21,7 @@ import xarray as xr
 from radiata_core.checkpoints import Checkpoints
 from radiata_core.errors import InputError
 from radiata_core.files import read_json, write_json
-from radiata_core.runs import Run
+from radiata_core.runs import Run, tidy
 from radiata_core.train import Trained, TrainOptions, train
 from radiata_latents.data.trials import TrialCounts
 from radiata_latents.experiment.models import load_network, metadata_of, network_for
@@ -91,7 +91,9 @@ def train_all(task: Train, population: xr.Dataset, data: Mapping[str, Any]) -> N
         if earlier:
             _clear(task.out)
         for member in members:
-            if not is_finished(member):
+            if is_finished(member):
+                tidy(member.out)
+            else:
                 print(f"member in {member.out}, seed {member.seed}", file=sys.stderr)
                 _say(train_one(member, population, data))
         scores = _ensemble_scores(members, population)

@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import io
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -56,7 +58,14 @@ def _begin() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes; the first one passes it on
+
+
+def _end_with(parent: Any) -> None:
+    """A search that was killed leaves nobody who trains on: what goes on with it finds the checkpoints."""
+    parent.join()
+    os._exit(1)
 
 
 def _alone(task: Train, data: Mapping[str, Any]) -> str:
