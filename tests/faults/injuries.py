@@ -20,6 +20,9 @@ from trials import Trials
 
 __all__ = ["INJURIES", "Skipped"]
 
+_SAID = 1024
+"""Bytes that a command may say: its words go to a file too."""
+
 
 class Skipped(Exception):
     """This machine cannot do that; the message says why."""
@@ -65,12 +68,16 @@ def _limited(limit: int) -> None:
 def file_limit(trials: Trials, folder: Path) -> list[str]:
     """No file may be larger than half of the largest one."""
     limit = trials.largest // 2
+    if limit < _SAID:
+        raise Skipped("its result is smaller than what it says")
     ended = in_child(trials.first, folder, prepare=lambda: _limited(limit))
     return _said(ended, 1, "too large", "no space") + _again(trials, folder)
 
 
 def full_disk(trials: Trials, folder: Path) -> list[str]:
     """The output's file system has room for half of the result."""
+    if len(trials.wanted) == 1 and trials.size <= resource.getpagesize():
+        raise Skipped("the smallest file system has room for its result")
     with _mounted(folder, max(4, trials.size // 2048)) as out:
         ended = in_child(trials.first, folder)
         faults = _said(ended, 1, "no space left") + trials.broken(folder)
