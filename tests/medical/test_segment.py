@@ -1,6 +1,7 @@
 """`radiata-medical segment` from files to files: labels overlay on the scan, tables agree with them, stopped runs go on."""
 
 import csv
+import errno
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from radiata_core.checkpoint import save_model
 from radiata_core.errors import InputError
 from radiata_imaging.nifti import read_volume
 from radiata_imaging.volume import centred_affine
+from radiata_medical.data.scans import Case
 from radiata_medical.experiment import segmenting_models
 from radiata_medical.experiment.segment import Segment
 from radiata_medical.experiment.segmenting_heads import labelled_slices, train_head
@@ -166,6 +168,25 @@ def test_a_scan_that_fails_does_not_stop_the_others(
     assert "error: expected 2 scans" in said[-1] and "1 that failed, the first broken" in said[-1]
     assert (out / "a_dseg.nii.gz").is_file() and len(rows(out / "volumes.csv")) == 1
     assert list(json.loads((out / "run.json").read_text(encoding="utf-8"))["failed"]) == ["broken"]
+
+
+def test_a_full_disk_ends_it_at_the_first_scan(
+    threshold: list[dict], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No scan can be written then; each would cost its minutes first."""
+    for name in "ab":
+        write_scan(tmp_path / f"scans/{name}.nii.gz", name)
+
+    tried: list[str] = []
+
+    def full(out: Path, case: Case, *_: object, **__: object) -> None:
+        tried.append(case.name)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("radiata_medical.experiment.segmenting_outputs.write_segmented", full)
+    assert run(tmp_path / "scans", "--out", tmp_path / "out") == 1
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert "error: no space left on the disk" in line and tried == ["a"]
 
 
 @pytest.mark.parametrize("content", [b"", b"no image\n"])
