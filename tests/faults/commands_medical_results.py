@@ -60,6 +60,10 @@ def _head(seed: int) -> "Volume":
 
 
 TRANSLATE = "translate in/scans --to t2 --labels in/maps --model in/p2.safetensors --draws 1 --out out"
+LIKE = (
+    "translate in/scans --like in/healthy/p2.nii.gz --like-labels in/maps/p2_dseg.nii.gz --method histogram "
+    "--labels in/maps --out out"
+)
 ANOMALY = (
     "anomaly in/scans --healthy in/healthy --healthy-labels in/maps --labels in/maps --model in/p2.safetensors --draws 1 "
     "--out out"
@@ -78,6 +82,10 @@ def _convert(source: str, to: str, out: str, *words: str) -> Command:
 COMMANDS = (
     Command(
         "medical", tuple(TRANSLATE.split()), make, items=("out/*_translated.nii.gz",), changed="scans",
+    ),
+    Command(
+        "medical", tuple(LIKE.split()), make, items=("out/*_translated.nii.gz",), name="medical translate --like",
+        changed="scans",
     ),
     Command(
         "medical", tuple(ANOMALY.split()), make, items=("out/*_clusters.nii.gz", "out/calibration.json"), changed="scans",
