@@ -13,6 +13,7 @@ from radiata_core.checkpoint import save_model
 from radiata_core.errors import InputError
 from radiata_latents.data.population import load_population
 from radiata_latents.data.rates_file import load_rates
+from radiata_latents.experiment import demo_run
 from radiata_latents.experiment.demo import Demo
 from radiata_latents.experiment.demo_run import demo_population
 from radiata_latents.experiment.models import metadata_of, network_for
@@ -45,7 +46,7 @@ def test_conditions_of_the_demo_do_not_depend_on_how_many_trials_there_are() -> 
 
 @pytest.mark.slow
 def test_the_demo_from_end_to_end_twice(
-    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "demo"
     short(tiny, out).run()
@@ -82,7 +83,11 @@ def test_the_demo_from_end_to_end_twice(
     )
 
     again = tmp_path / "again"
-    short(tiny, again).run()
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(demo_run, "page_of", interrupted)
+        short(tiny, again).run()
+    short(tiny, again).run()  # without --overwrite: an unfinished demo is begun again
+    assert (again / "report.html").is_file()
     for path in exported:
         assert digest(path) == digest(again / path.name), path.name
     with pytest.raises(InputError, match="--overwrite"):
@@ -94,6 +99,10 @@ def test_the_demo_from_end_to_end_twice(
         and not (out / "model").exists()
     )
     assert not list((out / "pictures").glob("rates-trained-*"))
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def digest(path: Path) -> str:

@@ -46,10 +46,6 @@ class Demo:
                 f"expected --train-steps and --seed >= 0, --trials >= 2 and --passes >= 1; got {self.train_steps}, "
                 f"{self.seed}, {self.trials} and {self.passes}. Leave the defaults."
             )
-        if self.out.is_dir() and any(self.out.iterdir()) and not self.overwrite:
-            raise InputError(
-                f"expected an empty or new folder; got {self.out} with content. Choose another --out, or pass --overwrite."
-            )
         from radiata_latents.experiment.demo_run import demonstrate
 
         demonstrate(self)

@@ -12,7 +12,6 @@ many trials there are), so the 13 conditions kept here were kept from it too.
 """
 
 import csv
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from radiata_core.files import remove_folder
 from radiata_core.runs import Run, atomic_path, read_json, sha256
 from radiata_core.seeds import rng_of
+from radiata_imaging.report import write_report
 from radiata_latents.data.population import save_population
 from radiata_latents.data.rates_file import content_sha256, save_rates
 from radiata_latents.data.sidecar import write_sidecar
 from radiata_latents.experiment.baselines import fit_baselines
 from radiata_latents.experiment.cuts import cut
 from radiata_latents.experiment.demo import Demo
+from radiata_latents.experiment.folder_page import page_of
 from radiata_latents.experiment.inference import infer_rates
 from radiata_latents.experiment.models import LoadedNetwork, check_fits, load_network, shipped
 from radiata_latents.experiment.pictures import pictures_of
 from radiata_latents.experiment.prepare import Prepare
-from radiata_latents.experiment.report import Report
 from radiata_latents.experiment.score_table import score_rows
 from radiata_latents.experiment.train import Train
 from radiata_latents.experiment.training_run import train_one
@@ -69,7 +70,12 @@ def demonstrate(task: Demo) -> None:
             found["trained here"] = _trained(task, population)
         rows = _scored(task, population, found)
         run.note(scores=rows)
-    Report(task.out, pictures=task.out / "pictures", title="radiata-latents demo", overwrite=True).write()
+        page = page_of(task.out, ended=True)
+        for picture in page.pictures:
+            picture.save(task.out / "pictures")
+        write_report(
+            task.out / "report.html", "radiata-latents demo", page.sections, synthetic=page.synthetic
+        )
     _say(rows)
     print(f"report and pictures in {task.out}")
 
@@ -91,7 +97,7 @@ def _clear(folder: Path) -> None:
         for path in folder.glob(pattern):
             path.unlink()
     if (folder / "model" / "run.json").is_file():
-        shutil.rmtree(folder / "model")
+        remove_folder(folder / "model")
 
 
 def _write_population(population: xr.Dataset, path: Path) -> None:

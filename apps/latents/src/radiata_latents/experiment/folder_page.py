@@ -76,12 +76,13 @@ def content_of(path: Path) -> str:
     return said.decode() if isinstance(said, bytes) else str(said)
 
 
-def page_of(place: Path, population: Path | None = None) -> FolderPage:
+def page_of(place: Path, population: Path | None = None, *, ended: bool = False) -> FolderPage:
     """The page of a folder, or of one file beside others.
 
     Args:
         place: A folder, or a file of a population or of rates.
         population: That the rates are of, if it lies elsewhere.
+        ended: The run of the folder has made everything but this page, though its record does not say so yet.
 
     Raises:
         InputError: nothing to report, or a file that cannot be read.
@@ -114,6 +115,8 @@ def page_of(place: Path, population: Path | None = None) -> FolderPage:
             "Give the folder that a command wrote to."
         )
     record = {} if alone or not (folder / "run.json").is_file() else read_json(folder / "run.json")
+    if ended:
+        record.pop("state", None)
     first = [opening(page.synthetic)]
     if record.get("state", "done") != "done":
         first.append(
