@@ -9,6 +9,7 @@ import pytest
 
 from radiata_core.errors import InputError
 from radiata_core.files import write_json
+from radiata_core.runs import sole_writer
 from radiata_decode.data.decoded import Decoded, write_decoded
 from radiata_decode.experiment.report import Report
 from radiata_decode.experiment.report_pages import page_of
@@ -40,6 +41,9 @@ def test_scores_stand_with_their_controls_and_notes(tmp_path: Path) -> None:
     assert "The cortex was simulated" in text and "<td>control</td>" in text
     with pytest.raises(InputError, match="--overwrite"):
         Report(tmp_path).run()
+    other = tmp_path / "other.html"
+    with sole_writer(other), pytest.raises(InputError, match="in use by process"):
+        Report(tmp_path, other).run()
     dataclasses.replace(Report(tmp_path), overwrite=True).run()
 
 

@@ -57,10 +57,6 @@ class Demo:
                 f"expected --parts, --train >= 40, --test >= 8, --voxels >= 50, --draws and --permutations >= 1 and --seed "
                 f">= 0; got {self.train}, {self.test}, {self.voxels}, {self.draws}, {self.permutations} and {self.seed}."
             )
-        if self.out.is_dir() and any(self.out.iterdir()) and not self.overwrite:
-            raise InputError(
-                f"expected an empty or new folder; got {self.out} with content. Choose another --out, or pass --overwrite."
-            )
         from radiata_decode.experiment.demo_run import demonstrate
 
         demonstrate(self)

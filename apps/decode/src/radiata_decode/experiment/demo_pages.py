@@ -150,8 +150,12 @@ def category_section(
 
 
 def write_page(folder: Path, sections: Sequence[Section]) -> Path:
-    """report.html of a demo's folder."""
+    """report.html of a demo's folder, the last of its files: the record still says "running", which the page leaves out."""
     record = read_json(folder / "run.json")
     page = [Section("What this is", (Text(WARNING, warning=True),)), *sections]
-    page.append(Section("Provenance", (Provenance({k: v for k, v in record.items() if k != "scores"}),)))
+    page.append(
+        Section(
+            "Provenance", (Provenance({k: v for k, v in record.items() if k not in ("scores", "state")}),)
+        )
+    )
     return write_report(folder / "report.html", "radiata-decode demo", page, synthetic=True)

@@ -60,7 +60,7 @@ def demonstrate(task: Demo) -> None:
             table += [{"part": part, **row} for row in rows]
         _write_table(task.out / "scores.tsv", table)
         run.note(scores=table)
-    write_page(task.out, sections)
+        write_page(task.out, sections)
     print(f"report and files in {task.out}")
 
 

@@ -51,13 +51,19 @@ class Report:
                 f"expected --limit of 1 or more and --seed >= 0; got {self.limit} and {self.seed}."
             )
         page = self.out or self.folder / "report.html"
-        if page.exists() and not self.overwrite:
-            raise InputError(
-                f"expected a new file; got {page}, which exists. Choose another --out, or pass --overwrite."
-            )
+        self._check_new(page)
+        from radiata_core.runs import sole_writer
         from radiata_decode.experiment.report_pages import page_of
         from radiata_imaging.report import write_report
 
         made = page_of(self.folder, limit=self.limit, seed=self.seed)
         title = self.title or f"radiata-decode: {self.folder.resolve().name}"
-        print(write_report(page, title, made.sections, synthetic=made.synthetic))
+        with sole_writer(page):
+            self._check_new(page)  # another process may have been faster
+            print(write_report(page, title, made.sections, synthetic=made.synthetic))
+
+    def _check_new(self, page: Path) -> None:
+        if page.exists() and not self.overwrite:
+            raise InputError(
+                f"expected a new file; got {page}, which exists. Choose another --out, or pass --overwrite."
+            )
