@@ -3,12 +3,14 @@
 Left out of comparisons, here and nowhere else:
 
     VOLATILE     keys of JSON and of log lines that tell of time, memory, machine or of how often a run was begun
+    _FACTS       of a page's record of its run, the same keys
     _HOUR        elements of DICOM objects that tell when they were made
     TEMPORARY    names of files that are still being written: a dot first, `.tmp` in it; and the lock
 """
 
 import csv
 import hashlib
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ VOLATILE = {
 }  # fmt: skip
 TEMPORARY = re.compile(r"\..*\.tmp(\.\w+)*|\.tmp\w{6}")
 """Ours, and what safetensors calls a file until it is whole."""
+_FACTS = re.compile(r"<summary>Show</summary><pre>(.*?)</pre>", re.DOTALL)
+"""Where a page shows the record of its run."""
 _HOUR = re.compile(r"(Content|Series|InstanceCreation)(Date|Time)|ContributionDateTime")
 """VOLATILE of DICOM."""
 
@@ -59,6 +63,8 @@ def content(path: Path) -> str:
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
         return _digest([_lasting(json.loads(line)) for line in lines])
+    if path.suffix == ".html":
+        return _digest(_FACTS.sub(_lasting_facts, path.read_text(encoding="utf-8")))
     if path.suffix == ".dcm":
         return hashlib.sha256(_undated(path)).hexdigest()
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -72,6 +78,11 @@ def _lasting(thing: Any) -> Any:
     if isinstance(thing, Mapping):
         return {key: _lasting(value) for key, value in thing.items() if key not in VOLATILE}
     return [_lasting(value) for value in thing] if isinstance(thing, list) else thing
+
+
+def _lasting_facts(found: re.Match[str]) -> str:
+    """What a page says of its run, as the record itself."""
+    return json.dumps(_lasting(json.loads(html.unescape(found[1]))))
 
 
 def _undated(path: Path) -> bytes:
