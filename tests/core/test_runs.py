@@ -246,8 +246,18 @@ def test_half_a_file_of_safetensors_goes_with_the_next_run(tmp_path):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / ".tmpJ8xx6o").write_bytes(b"")
     (tmp_path / "run" / ".tmp-notes").write_text("not a name of theirs")
+    for folder in ("stage", "member", "other"):
+        (tmp_path / "run" / folder).mkdir()
+        (tmp_path / "run" / folder / ".tmpJ8xx6o").write_bytes(b"")
+    for folder in ("stage", "member"):
+        (tmp_path / "run" / folder / "checkpoints").mkdir()
+    (tmp_path / "run" / "member" / "run.json").write_text("{}")
     with Run(tmp_path / "run", "radiata-x evaluate", Options(), data={"store.h5": "aa"}):
         pass
+    kept = sorted(path.parent.name for path in (tmp_path / "run").glob("*/.tmpJ8xx6o"))
+    assert kept == ["member", "other"], (
+        "a run of its own clears itself, a folder that is no training's is not ours"
+    )
     assert sorted(path.name for path in (tmp_path / "run").glob(".tmp*")) == [".tmp-notes"]
     with pytest.raises(InputError, match="empty or new folder"):
         Run(tmp_path / "mine", "radiata-x evaluate", Options()).__enter__()

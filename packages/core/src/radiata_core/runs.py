@@ -145,8 +145,11 @@ class Run:
 
     def _prepare(self) -> None:
         remove_left(self.folder)
-        if self.path.is_file():  # a run's folder, locked: nobody writes here
-            for entry in self.folder.glob(".tmp*"):
+        if self.path.is_file():  # a run's folder, locked: nobody writes here, nor in those of its trainings
+            own = [
+                e.parent for e in self.folder.glob("*/checkpoints") if not (e.parent / "run.json").exists()
+            ]
+            for entry in (entry for place in (self.folder, *own) for entry in place.glob(".tmp*")):
                 if _HALF.fullmatch(entry.name) and entry.is_file():
                     entry.unlink()
         content = [e for e in self.folder.iterdir() if e.name != _LOCK and not is_unfinished(e)]
