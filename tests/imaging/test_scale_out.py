@@ -182,18 +182,31 @@ def test_workers_take_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> No
     assert device_of_worker("cuda:1") == "cuda:1" and device_of_worker("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_command_ends_its_processes(number: int, tmp_path: Path) -> None:
-    """Ctrl-C, which a terminal sends to all processes, and SIGTERM to the first: 130, one line, and nobody writes on."""
+def _writing(folder: Path) -> "subprocess.Popen[str]":
+    """A command whose two processes write a file each, every tenth of a second, when both have begun."""
     process = subprocess.Popen(
-        [sys.executable, scaled_work.__file__, "write", "--folder", str(tmp_path)],
+        [sys.executable, scaled_work.__file__, "write", "--folder", str(folder)],
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     end = time.monotonic() + 120
-    while len(list(tmp_path.iterdir())) < 2:
+    while len(list(folder.iterdir())) < 2:
         assert time.monotonic() < end and process.poll() is None, "no two processes have begun"
         time.sleep(0.05)
+    return process
+
+
+def _still(folder: Path) -> bool:
+    """Whether nobody writes any more."""
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    time.sleep(0.5)
+    return {path.name: path.read_text() for path in folder.iterdir()} == before and len(before) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_ends_its_processes(number: int, tmp_path: Path) -> None:
+    """Ctrl-C, which a terminal sends to all processes, and SIGTERM to the first: 130, one line, and nobody writes on."""
+    process = _writing(tmp_path)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
     else:
@@ -201,6 +214,12 @@ def test_an_interrupted_command_ends_its_processes(number: int, tmp_path: Path) 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "interrupted" in said and "Traceback" not in said and len(said.splitlines()) == 1
-    before = {path.name: path.read_text() for path in tmp_path.iterdir()}
-    time.sleep(0.5)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == before and len(before) == 2
+    assert _still(tmp_path)
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    """SIGKILL to the first, which can tell nobody."""
+    process = _writing(tmp_path)
+    process.kill()
+    process.communicate(timeout=60)
+    assert _still(tmp_path)
