@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -90,6 +91,28 @@ def test_failures_are_one_line(capsys, fail, code, line):
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1
     assert line in errors[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choose:
+    """Choose."""
+
+    how: Literal["slow", "fast", "best"] | None = None
+    """A way; by default the one that fits."""
+
+    def run(self) -> None:
+        print(repr(self.how))
+
+
+def test_choices_stand_in_their_order_and_none_is_no_word(capsys):
+    """tyro alone counts None among the choices, and shows them in an order that changes from call to call."""
+    for words, said in ((("--how", "fast"), "'fast'"), ((), "None")):
+        assert main("radiata-fake", "Fake things.", {"choose": Choose}, ["choose", *words]) == 0
+        assert capsys.readouterr().out.strip() == said
+    assert main("radiata-fake", "Fake things.", {"choose": Choose}, ["choose", "--how", "None"]) == 2
+    assert "Expected one of ('slow', 'fast', 'best')" in capsys.readouterr().err
+    assert main("radiata-fake", "Fake things.", {"choose": Choose}, ["choose", "--help"]) == 0
+    assert "{slow,fast,best}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--count", "--least"])

@@ -24,7 +24,8 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from radiata_core.errors import InputError
 from radiata_core.json_lines import JsonLines, json_stderr
@@ -197,6 +198,7 @@ def _parsed(name: str, verb: type, arguments: Sequence[str]) -> Any:
                 prog=name,
                 args=list(arguments),
                 config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+                registry=_registry(),
             )
     except SystemExit as stop:
         error: BaseException | None = stop
@@ -213,6 +215,35 @@ def _parsed(name: str, verb: type, arguments: Sequence[str]) -> Any:
         if isinstance(sys.stderr, JsonLines) and text:
             text = f"error: {' '.join(text.removeprefix(f'{name}: error: ').split())}\n"
         sys.stderr.write(text)
+
+
+def _registry() -> Any:
+    """How options are read: of `Literal[...] | None` the choices are those that are named, in their order.
+
+    tyro alone counts None among them, and shows them in another order each time.
+    """
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def one_of_or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[str | None] | None:
+        parts = [part for part in get_args(info.type) if part is not type(None)]
+        if (
+            get_origin(info.type) not in (Union, UnionType)
+            or len(parts) != 1
+            or get_origin(parts[0]) is not Literal
+        ):
+            return None
+        choices = get_args(parts[0])
+        if not all(isinstance(choice, str) for choice in choices):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1, metavar=f"{{{','.join(choices)}}}", choices=choices, instance_from_str=lambda words: words[0],
+            is_instance=lambda value: value is None or value in choices, str_from_instance=lambda value: [str(value)],
+        )  # fmt: skip
+
+    return registry
 
 
 def _unframed(text: str) -> str:
