@@ -20,7 +20,7 @@ from trials import Trials
 
 __all__ = ["INJURIES", "Skipped"]
 
-_SAID = 1024
+_SAID = 512
 """Bytes that a command may say: its words go to a file too."""
 
 
