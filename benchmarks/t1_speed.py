@@ -1,6 +1,7 @@
 """MedForJ's network and its weights: MONAI's own program against ours, in time and in memory.
 
-    python benchmarks/t1_speed.py [--quick] [--only forward memory train schedule full generator] [--json FILE]
+    python benchmarks/t1_speed.py --all [--json FILE]                  half an hour
+    python benchmarks/t1_speed.py [--quick] [--only forward memory train schedule full generator throughput] [--json FILE]
 
 Both networks are the released one of 41 million parameters with the same random weights in every tensor: float32, one
 thread, one sample of 96 × 112 × 96 (a head at 2 mm), no gradients unless said otherwise. MONAI is called as it comes, and
@@ -9,7 +10,7 @@ once more with its own option `use_flash_attention`.
     forward   processor seconds of a call, arms alternating in one process; a figure is the median of the ratios of repeats,
               with the smallest and the largest beside it, and the largest difference of outputs over the largest output
     memory    peak resident memory of a fresh process during one call, less what is resident before it (network, input,
-              libraries, which a call on a small grid has loaded); `tiled` under the limit `--limit` (MiB)
+              libraries, which a call on a small grid has loaded); `tiled` under the limit `--limit` (MiB); medians of three
     train     the same for one forward and backward pass at 64³, batch 2; gradients counted, no optimiser; ours with
               `checkpointing`; the median of the ratios of three repeats, with the smallest and the largest. As
               `radiata-t1 train --checkpointing` does, freed blocks go back to the system (`allocation`), in both programs;
@@ -21,12 +22,14 @@ once more with its own option `use_flash_attention`.
     generator one evaluation of MONAI's network as in `full`, times the 64 of MedForJ's program, over `radiata-t1 sample` of
               one head of the same 192 × 224 × 192 voxels, from the command to the file, both with all threads, alternating;
               and the peak memory of both processes. Only where it is named
+    throughput  efficiency of two processes, `t1_throughput.py`. Only where it is named
 
 Keys: `forward_time_ratio`, `forward_time_ratio_flash`, `forward_max_rel_error`, `forward_memory_ratio`,
-`tiled_memory_ratio`, `tiled_time_ratio`, `tiled_estimate_memory_error`, `tiled_estimate_time_error`, `train_memory_ratio`,
-`schedule_time_ratio`, `schedule_embedding_ratio`, `medforj_1mm_seconds`, `medforj_1mm_mib` (`medforj_1mm_process_mib`: with
-libraries and weights), `ours_1mm_seconds`, `ours_1mm_mib`, `time_ratio_1mm`, `memory_ratio_1mm`; ratios
-are MONAI's over ours (in `schedule`, ours over ours), estimates are relative errors of what was foretold.
+`tiled_memory_ratio`, `tiled_time_ratio`, `tiled_estimate_memory_error`, `tiled_estimate_time_error`,
+`train_memory_ratio`, `schedule_time_ratio`, `schedule_embedding_ratio`, `two_process_efficiency`,
+`two_worker_volume_efficiency`, `medforj_1mm_seconds`, `medforj_1mm_mib` (`medforj_1mm_process_mib`: with libraries and
+weights), `ours_1mm_seconds`, `ours_1mm_mib`, `time_ratio_1mm`, `memory_ratio_1mm`; ratios are MONAI's over ours (in
+`schedule`, ours over ours), estimates are relative errors of what was foretold.
 """
 
 import argparse
@@ -49,6 +52,8 @@ BARS = {
     "forward_max_rel_error": ("<=", 1e-5),
     "time_ratio_1mm": (">=", 100.0),
     "memory_ratio_1mm": (">=", 2.0),
+    "two_process_efficiency": (">=", 0.9),
+    "two_worker_volume_efficiency": (">=", 0.9),
 }
 GRID, TRAIN_GRID, FULL_GRID = (96, 112, 96), (64, 64, 64), (192, 224, 192)
 FULL_LIMIT = 3072.0
@@ -181,8 +186,7 @@ def forward(quick: bool, limit: float) -> dict[str, float]:
                 seconds[name].append(time.process_time() - start)
     found: dict[str, float] = {}
     for name, key in (("monai", "forward_time_ratio"), ("flash", "forward_time_ratio_flash")):
-        ratios = [a / b for a, b in zip(seconds[name], seconds["ours"], strict=True)]
-        found |= {key: statistics.median(ratios), f"{key}_low": min(ratios), f"{key}_high": max(ratios)}
+        found |= spread({key: [a / b for a, b in zip(seconds[name], seconds["ours"], strict=True)]})
     found |= {f"forward_seconds_{name}": statistics.median(values) for name, values in seconds.items()}
     apart = (outputs["ours"] - outputs["monai"]).abs().max() / outputs["monai"].abs().max()
     return found | {"forward_max_rel_error": float(apart)}
@@ -190,18 +194,33 @@ def forward(quick: bool, limit: float) -> dict[str, float]:
 
 def memory(quick: bool, limit: float) -> dict[str, float]:
     """Peak memory of a call, whole and under a limit, and what was foretold."""
-    arms = {name: in_own_process(name) for name in ("monai", "flash", "ours")}
-    tiled = in_own_process("ours", limit=limit)
-    found = {f"forward_mebibytes_{name}": values["mebibytes"] for name, values in arms.items()}
-    theirs = arms["monai"]
-    return found | {
-        "forward_memory_ratio": theirs["mebibytes"] / arms["ours"]["mebibytes"],
-        "tiled_memory_ratio": theirs["mebibytes"] / tiled["mebibytes"],
-        "tiled_mebibytes": tiled["mebibytes"],
-        "tiled_time_ratio": theirs["seconds"] / tiled["seconds"],
-        "tiled_estimate_memory_error": tiled["foretold_mebibytes"] / tiled["mebibytes"] - 1,
-        "tiled_estimate_time_error": tiled["foretold_seconds"] / tiled["wall"] - 1,
+    repeats = []
+    for _ in range(1 if quick else 3):
+        repeats.append({name: in_own_process(name) for name in ("monai", "flash", "ours")})
+        repeats[-1]["tiled"] = in_own_process("ours", limit=limit)
+    found = {
+        f"forward_mebibytes_{name}": statistics.median(arms[name]["mebibytes"] for arms in repeats)
+        for name in repeats[0]
     }
+    ratios = {
+        "forward_memory_ratio": [arms["monai"]["mebibytes"] / arms["ours"]["mebibytes"] for arms in repeats],
+        "tiled_memory_ratio": [arms["monai"]["mebibytes"] / arms["tiled"]["mebibytes"] for arms in repeats],
+        "tiled_time_ratio": [arms["monai"]["seconds"] / arms["tiled"]["seconds"] for arms in repeats],
+    }
+    tiled = [arms["tiled"] for arms in repeats]
+    errors = {
+        "tiled_estimate_memory_error": [each["foretold_mebibytes"] / each["mebibytes"] - 1 for each in tiled],
+        "tiled_estimate_time_error": [each["foretold_seconds"] / each["wall"] - 1 for each in tiled],
+    }
+    return found | spread(ratios | errors)
+
+
+def spread(values: dict[str, list[float]]) -> dict[str, float]:
+    """Median, smallest and largest of each."""
+    found: dict[str, float] = {}
+    for key, each in values.items():
+        found |= {key: statistics.median(each), f"{key}_low": min(each), f"{key}_high": max(each)}
+    return found
 
 
 def train(quick: bool, limit: float) -> dict[str, float]:
@@ -215,19 +234,13 @@ def train(quick: bool, limit: float) -> dict[str, float]:
     for name in names:
         for key in ("mebibytes", "seconds"):
             found[f"train_{key}_{name}"] = statistics.median(arms[name][key] for arms in repeats)
-    for end, own, theirs in (
-        ("", "ours_returned", "monai_returned"),
-        ("_kept", "ours", "monai"),
-    ):
+    ratios = {}
+    for end in ("_returned", ""):
         for what, key in (("memory", "mebibytes"), ("time", "seconds")):
-            ratios = [arms[theirs][key] / arms[own][key] for arms in repeats]
-            ratio = f"train_{what}_ratio{end}"
-            found |= {
-                ratio: statistics.median(ratios),
-                f"{ratio}_low": min(ratios),
-                f"{ratio}_high": max(ratios),
-            }
-    return found
+            ratios[f"train_{what}_ratio{'' if end else '_kept'}"] = [
+                arms[f"monai{end}"][key] / arms[f"ours{end}"][key] for arms in repeats
+            ]
+    return found | spread(ratios)
 
 
 def schedule(quick: bool, limit: float) -> dict[str, float]:
@@ -301,16 +314,21 @@ def generator(quick: bool, limit: float) -> dict[str, float]:
                 raise RuntimeError("radiata-t1 sample failed; run it by hand to see why")
         peaks.append(used.ru_maxrss / 1024)
     ratios = [64 * each["wall"] / wall for each, wall in zip(evaluations, walls, strict=True)]
-    return {
-        "time_ratio_1mm": statistics.median(ratios),
-        "time_ratio_1mm_low": min(ratios),
-        "time_ratio_1mm_high": max(ratios),
+    return spread({"time_ratio_1mm": ratios}) | {
         "memory_ratio_1mm": evaluations[0]["process_mib"] / max(peaks),
         "sample_1mm_seconds": statistics.median(walls),
         "sample_1mm_mib": max(peaks),
         "evaluation_1mm_seconds": statistics.median([each["wall"] for each in evaluations]),
         "evaluation_1mm_mib": evaluations[0]["process_mib"],
     }
+
+
+def throughput(quick: bool, limit: float) -> dict[str, float]:
+    """Efficiency of two processes: the figures of `t1_throughput.py`, with its own defaults."""
+    import t1_throughput
+
+    given = t1_throughput.parsed(["--repeats", "1"] if quick else [])
+    return {key: value for part in t1_throughput.measured(given) for key, value in part.items()}
 
 
 SECTIONS: dict[str, Callable[[bool, float], dict[str, float]]] = {
@@ -320,7 +338,10 @@ SECTIONS: dict[str, Callable[[bool, float], dict[str, float]]] = {
     "schedule": schedule,
     "full": full,
     "generator": generator,
+    "throughput": throughput,
 }
+ASKED_FOR = ("full", "generator", "throughput")
+"""Sections that take minutes: only where they are named, or with --all."""
 
 
 def table(found: dict[str, float]) -> str:
@@ -339,8 +360,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--only", nargs="+", choices=SECTIONS, default=[n for n in SECTIONS if n not in ("full", "generator")]
+        "--only", nargs="+", choices=SECTIONS, default=[n for n in SECTIONS if n not in ASKED_FOR]
     )
+    parser.add_argument("--all", action="store_true", help="every section; half an hour")
     parser.add_argument("--quick", action="store_true", help="a smaller grid and fewer repeats for the times")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--limit", type=float, help="MiB of the tiled call; 200 by default")
@@ -353,7 +375,7 @@ def main() -> None:
         print(json.dumps(arm(given.arm, given.train, given.limit, given.full, given.returned)))
         return
     found: dict[str, float] = {}
-    for name in given.only:
+    for name in SECTIONS if given.all else given.only:
         new = SECTIONS[name](given.quick, given.limit or 200.0)
         print(table(new), flush=True)
         found |= new

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -187,8 +187,12 @@ def table(found: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Command line."""
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of the command line.
+
+    Args:
+        words: Those of the program, where there are none.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -204,19 +208,30 @@ def main() -> None:
     parser.add_argument("--arm", choices=("heads", "volumes"), help=argparse.SUPPRESS)
     parser.add_argument("--processes", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, default=0.0, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     if given.heads % (2 * given.batch_size):
         parser.error("--heads must be a multiple of twice --batch-size, so that both processes have as many")
+    return given
+
+
+def measured(given: argparse.Namespace) -> Iterator[dict[str, float]]:
+    """Figures of the heads, then of the volumes."""
+    busy = {"busy": os.getloadavg()[0]}
+    yield busy | compared("heads", given.heads, "two_process_efficiency", given)
+    if given.volumes:
+        yield compared("volumes", given.volumes, "two_worker_volume_efficiency", given)
+
+
+def main() -> None:
+    """Command line."""
+    given = parsed()
     if given.arm:
         print(json.dumps(asdict(in_this_process(given.arm, given))))
         return
-    found: dict[str, float] = {"busy": os.getloadavg()[0]}
-    found |= compared("heads", given.heads, "two_process_efficiency", given)
-    print(table(found), flush=True)
-    if given.volumes:
-        more = compared("volumes", given.volumes, "two_worker_volume_efficiency", given)
-        print(table(more), flush=True)
-        found |= more
+    found: dict[str, float] = {}
+    for part in measured(given):
+        print(table(part), flush=True)
+        found |= part
     if given.json:
         given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
