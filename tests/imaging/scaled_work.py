@@ -41,6 +41,14 @@ def particular(item: int) -> int:
     return item
 
 
+def full(item: int, folder: Path) -> int:
+    """Says that it began; item 2 finds the disk full, as h5py says it."""
+    (folder / str(item)).touch()
+    if item == 2:
+        raise RuntimeError("Unable to flush (errno = 28, error message = 'No space left on device')")
+    return item
+
+
 def make(name: str) -> str:
     MADE.append(name)
     return f"{name} of {os.getpid()}"

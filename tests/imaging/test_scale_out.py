@@ -1,5 +1,6 @@
 """Many items over processes: every one once, in whatever order they end, through errors, kills and Ctrl-C."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -107,6 +108,14 @@ def test_an_item_fails_alone_in_one_line(many: bool, crew: Crew, bar: Progress, 
     assert lines[2].startswith("item 5: ran out of memory")
     assert len(lines) == 3 and {0, 1, 2, 6, 7} <= set(done) and bar.done == 8
     assert str(caught.value).startswith("expected 8 items without error; got 3 that failed")
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["here", "two processes"])
+def test_a_full_disk_ends_all(many: bool, crew: Crew, tmp_path: Path) -> None:
+    """In a library's own words as well: of forty items few are begun after the one that met it."""
+    with Workers().started() as here, pytest.raises(OSError, match=os.strerror(errno.ENOSPC)) as caught:
+        list((crew if many else here).outcomes(scaled_work.full, range(40), (tmp_path,)))
+    assert caught.value.errno == errno.ENOSPC and len(list(tmp_path.iterdir())) < 10
 
 
 def test_the_error_of_a_single_item_is_the_commands(bar: Progress) -> None:

@@ -14,7 +14,7 @@ docs/scale-out.md).
 What is promised:
 
 - **An item fails alone.** Its error becomes one line of its outcome; the others go on. `completed` says all lines at the end
-  and raises, so a command ends with exit code 1.
+  and raises, so a command ends with exit code 1. A full disk is not an item's own: it ends all with an `OSError`.
 - **A killed worker loses nothing.** Its items are run again on the others and on the process that takes its place, so `work`
   has to be repeatable: files written atomically, randomness from the item alone. An item that kills four workers in a row
   is given up, with a line that says so.
@@ -27,6 +27,7 @@ References:
 """
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -60,6 +61,7 @@ __all__ = [
 Made = TypeVar("Made")
 _WARM: "OrderedDict[Any, Any]" = OrderedDict()
 _WARM_MOST = 4
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ADDRESS = re.compile(r"[a-z]+://\S+:\d+")
 _PATIENCE = 30.0  # seconds in which a scheduler has to answer
 _TICK = 1.0  # seconds between two looks after the scheduler
@@ -94,6 +96,9 @@ class Crew(Protocol):
             work: Function of a module; called with an item and the arguments.
             items: What can be pickled.
             arguments: Likewise, the same for all items.
+
+        Raises:
+            OSError: no space, or no larger file, for the result of an item; nor would there be for the others.
         """
         ...
 
@@ -248,16 +253,27 @@ def device_of_worker(device: str) -> str:
     return f"cuda:{worker_number() % count}" if count > 1 else device
 
 
-def _attempt(
-    item: Any, work: Callable[..., Any], arguments: Sequence[Any], folder: str = ""
-) -> tuple[Any, str]:
-    """What the work returned and why it failed; relative paths are those of the folder where the command was called."""
+Found = tuple[Any, str, int]
+"""What the work returned, why it failed, and the number of the system's error if the disk is full; else 0."""
+
+
+def _attempt(item: Any, work: Callable[..., Any], arguments: Sequence[Any], folder: str = "") -> Found:
+    """What became of an item; relative paths are those of the folder where the command was called."""
     try:
         if folder and Path.cwd() != Path(folder):
             os.chdir(folder)
-        return work(item, *arguments), ""
+        return work(item, *arguments), "", 0
     except Exception as error:
-        return None, _line(error)
+        text = str(error)  # libraries that write wrap it in their own errors
+        full = next((number for number in _FULL if os.strerror(number) in text), 0)
+        return None, "" if full else _line(error), full
+
+
+def _outcome(place: int, item: Any, found: Found) -> Outcome:
+    value, error, full = found
+    if full:
+        raise OSError(full, os.strerror(full))
+    return Outcome(place, item, value, error)
 
 
 def _line(error: Exception) -> str:
@@ -289,7 +305,7 @@ class _Here:
         self, work: Callable[..., Any], items: Sequence[Any], arguments: Sequence[Any] = ()
     ) -> Iterator[Outcome]:
         for place, item in enumerate(items):
-            yield Outcome(place, item, *_attempt(item, work, arguments))
+            yield _outcome(place, item, _attempt(item, work, arguments))
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +319,7 @@ class _Beside:
     ) -> Iterator[Outcome]:
         items, given = list(items), (work, tuple(arguments), str(Path.cwd()))
         for place, found, lost in self.processes.results(_attempt, items, given):
-            yield Outcome(place, items[place], *(found or (None, lost)))
+            yield _outcome(place, items[place], found or (None, lost, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,7 +339,7 @@ class _Team:
         try:
             for _ in futures:
                 place = self._next(ended)
-                yield Outcome(place, items[place], *self._found(futures[place]))
+                yield _outcome(place, items[place], self._found(futures[place]))
         finally:
             with contextlib.suppress(Exception):
                 self.client.cancel(futures, force=True)
@@ -341,7 +357,7 @@ class _Team:
                 said = now
                 print("no worker has come to the scheduler yet; waiting for the first", file=sys.stderr)
 
-    def _found(self, future: Any) -> tuple[Any, str]:
+    def _found(self, future: Any) -> Found:
         """The value of an item and why it failed, or why dask could not run it.
 
         A result whose worker was killed before it was fetched is made again, which needs a scheduler: hence the ticks.
@@ -350,15 +366,15 @@ class _Team:
 
         while True:
             try:
-                found: tuple[Any, str] = future.result(timeout=_TICK)
+                found: Found = future.result(timeout=_TICK)
                 return found
             except TimeoutError:
                 self._still_there()
             except KilledWorker:
-                return None, worker_processes.GIVEN_UP
+                return None, worker_processes.GIVEN_UP, 0
             except Exception as error:  # workers of another version, a result that cannot be sent
                 text = " ".join(str(error).split())
-                return None, f"expected workers with the same programs; got {type(error).__name__}: {text}"
+                return None, f"expected workers with the same programs; got {type(error).__name__}: {text}", 0
 
     def _still_there(self) -> None:
         if self.client.status not in ("running", "connecting"):

@@ -13,8 +13,6 @@ References:
         (GeneratedBy, Sources; *_dseg.tsv with index, name and colour).
 """
 
-import errno
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -35,7 +33,6 @@ from radiata_medical.data.structures import STRUCTURES
 __all__ = [
     "APPLICATION",
     "Facts",
-    "disk_error",
     "free_path",
     "generated_by",
     "is_finished",
@@ -199,14 +196,6 @@ def _difference(card: Path, facts: Facts) -> str:
     except (InputError, OSError, KeyError, TypeError, ValueError):
         return "which exists"
     return "which exists and was made with other options"
-
-
-def disk_error(line: str) -> OSError | None:
-    """What keeps every result from being written - no space, a limit of size - if that is what the line of an error says."""
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        if os.strerror(number) in line:
-            return OSError(number, os.strerror(number))
-    return None
 
 
 def write_description(folder: Path, name: str) -> None:

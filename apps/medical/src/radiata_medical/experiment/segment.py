@@ -183,7 +183,7 @@ class Segment:
     ) -> dict[str, str]:
         """Segment and write; returns what failed and why."""
         from radiata_core.runs import Progress
-        from radiata_medical.experiment.outputs import disk_error, write_description
+        from radiata_medical.experiment.outputs import write_description
         from radiata_medical.experiment.segmenting_outputs import write_tables
 
         failed: dict[str, str] = {}
@@ -196,8 +196,6 @@ class Segment:
             for case, done, error in self._outcomes(workers, todo, segmenter, bar if single else None):
                 name = (case.relative / case.name).as_posix()
                 if error:
-                    if (full := disk_error(error)) is not None:  # nor could the others be written
-                        raise full
                     if len(cases) == 1:
                         raise InputError(error)
                     failed[name] = error
