@@ -1,5 +1,6 @@
 """What the workers of `test_scale_out` do: functions of a module, so that other processes find them."""
 
+import errno
 import os
 import signal
 import sys
@@ -47,6 +48,11 @@ def full(item: int, folder: Path) -> int:
     if item == 2:
         raise RuntimeError("Unable to flush (errno = 28, error message = 'No space left on device')")
     return item
+
+
+def refused(item: int) -> int:
+    """Says of an input what the system says of a disk."""
+    raise InputError(f"expected 2 MiB at most; got {item}: {os.strerror(errno.EFBIG)}")
 
 
 def make(name: str) -> str:

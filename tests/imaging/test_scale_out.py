@@ -118,6 +118,15 @@ def test_a_full_disk_ends_all(many: bool, crew: Crew, tmp_path: Path) -> None:
     assert caught.value.errno == errno.ENOSPC and len(list(tmp_path.iterdir())) < 10
 
 
+def test_an_input_that_is_refused_in_the_words_of_a_full_disk_fails_alone() -> None:
+    with Workers().started() as here:
+        found = list(here.outcomes(scaled_work.refused, [3, 4]))
+    assert [outcome.error[:31] for outcome in found] == [
+        "expected 2 MiB at most; got 3: ",
+        "expected 2 MiB at most; got 4: ",
+    ]
+
+
 def test_the_error_of_a_single_item_is_the_commands(bar: Progress) -> None:
     with pytest.raises(InputError, match=r"^expected another number; got 3\.$"):
         completed(scaled_work.particular, [3], workers=Workers(4), bar=bar)

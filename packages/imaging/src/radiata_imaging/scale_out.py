@@ -264,7 +264,9 @@ def _attempt(item: Any, work: Callable[..., Any], arguments: Sequence[Any], fold
             os.chdir(folder)
         return work(item, *arguments), "", 0
     except Exception as error:
-        text = str(error)  # libraries that write wrap it in their own errors
+        text = (
+            "" if isinstance(error, InputError) else str(error)
+        )  # libraries wrap the system's words in their own
         full = next((number for number in _FULL if os.strerror(number) in text), 0)
         return None, "" if full else _line(error), full
 
