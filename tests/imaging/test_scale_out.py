@@ -239,5 +239,5 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     """SIGKILL to the first, which can tell nobody."""
     process = _writing(tmp_path)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=20)  # they hold its standard error
     assert _still(tmp_path)
