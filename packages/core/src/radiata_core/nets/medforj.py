@@ -111,7 +111,7 @@ class MedForJUNet(nn.Module):
         storage: Numbers of the maps of a call without gradients: None for the input's, or `torch.bfloat16`, which the device
             is tried with first (`medforj_storage`). For CUDA; a processor is many times slower with it.
         checkpointing: Whether residual blocks, and in them norms with their SiLU (`norm_silu`), are computed again in the
-            backward pass: less than half the memory of training.
+            backward pass: half the memory of training, on a processor a third where freed blocks go back (`allocation`).
 
     Raises:
         InputError: the arguments do not fit each other.
