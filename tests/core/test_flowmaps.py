@@ -313,6 +313,20 @@ def test_with_the_exact_map_every_gamma_has_the_law_of_the_data(gamma, steps):
     assert largest_z(x) < LIMIT
 
 
+def test_noise_of_a_place_is_used_as_noise_of_a_row():
+    """`noise` is asked once between two jumps, and what it says is what generators would have drawn."""
+    start, drawn = noise_of(generators_of([1, 2], 0), (2,), torch.float64), generators_of([5, 6])
+    flow_map, times, asked = SolvedFlowMap(mixture(LinearPath()), 4), LinearGrid()(3, LinearPath()), []
+
+    def noise(step):
+        asked.append(step)
+        return noise_of(drawn, (2,), torch.float64)
+
+    ours = sample_flow_map(flow_map, start, times, gamma=0.7, noise=noise)
+    theirs = sample_flow_map(flow_map, start, times, gamma=0.7, generators=generators_of([5, 6]))
+    assert asked == [0, 1] and torch.equal(ours, theirs)
+
+
 def test_a_wrong_map_is_found_out():
     """The test above has power: one Euler step for a jump fails it by far."""
     start = noise_of(generators_of(range(N), 1), (2,), torch.float64)

@@ -29,7 +29,7 @@ References:
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -246,6 +246,7 @@ def sample_flow_map(
     *,
     gamma: float = 0.0,
     generators: Sequence[torch.Generator] | None = None,
+    noise: Callable[[int], Batch] | None = None,
     **conditions: Any,
 ) -> Batch:
     r"""A sample by gamma-sampling: one evaluation a step, with a share of the noise replaced between the steps.
@@ -259,7 +260,8 @@ def sample_flow_map(
         x: State at the first time, (batch, *event).
         times: Decreasing, (steps + 1,), in [0, 1], usually from 1 to 0.
         gamma: Share of fresh noise, in [0, 1].
-        generators: One a row; needed for gamma > 0.
+        generators: One a row; for gamma > 0 these or `noise` are needed.
+        noise: `step -> standard normal noise, like x`, for noise that belongs to a place.
         conditions: Passed to the map.
 
     Raises:
@@ -279,7 +281,7 @@ def sample_flow_map(
         raise InputError(
             f"expected gamma in [0, 1]; got {gamma}. 0 is deterministic, 1 draws all noise anew."
         )
-    if gamma > 0 and len(generators or ()) != len(x):
+    if gamma > 0 and noise is None and len(generators or ()) != len(x):
         raise InputError(
             f"expected one generator a row for gamma > 0, {len(x)}; got {len(generators or ())}. Use generators_of(seeds)."
         )
@@ -297,7 +299,10 @@ def sample_flow_map(
             )
         if kept is not there:
             scale = float(c.alpha / path.coefficients(kept).alpha)
-            fresh = noise_of(generators or (), x.shape[1:], x.dtype, x.device)
+            drawn = (
+                noise_of(generators or (), x.shape[1:], x.dtype, x.device) if noise is None else noise(index)
+            )
+            fresh = drawn.to(x)
             x = scale * x + gamma * float(c.sigma) * fresh
     return x
 

@@ -243,9 +243,10 @@ def refine(
 ) -> Fine:
     """One arrow of a cascade: fine grids, `(batch, channels, *grid times factor)`, row i by seed i and coarse row i alone.
 
-    A distilled stage (a flow map) jumps `steps` times; a denoiser, guided if the stage has a worse one, is solved by
-    DPM-Solver++(2M) in as many evaluations, or by its stochastic form, whose noise belongs to a place too: more
-    evaluations, fewer of the errors that a deterministic solver carries along.
+    A distilled stage (a flow map) jumps `steps` times, or, stochastically, jumps to the data and is given new noise for the
+    next jump (gamma = 1 of `flowmaps.sample_flow_map`), so that one jump mends what another did. A denoiser, guided if the
+    stage has a worse one, is solved by DPM-Solver++(2M) in as many evaluations, or by its stochastic form: more
+    evaluations, fewer of the errors that a deterministic solver carries along. All noise belongs to a place.
 
     Args:
         stage: The stage, in evaluation mode.
@@ -258,7 +259,7 @@ def refine(
         tile: Coarse voxels along each axis that a block is good for; 0: the whole grid at once.
         halo: Overlap of blocks on each side; exact where it covers the receptive field.
         together: Blocks a call.
-        stochastic: Whether noise is added between the steps; not for a distilled stage.
+        stochastic: Whether noise is added between the steps.
 
     Raises:
         InputError: a corruption out of range, seeds that do not agree with the rows, a box of a stage that is told places.
@@ -287,20 +288,19 @@ def refine(
     )
     conditions = {name: value.to(coarse.device) for name, value in conditions.items()}
     path = stage.denoiser.path
+    corner = [n * stage.factor for n in start]
+
+    def drawn(step: int) -> Tensor:
+        return space_to_depth(noise_of_box(seeds, corner, fine, channels, key=_STEPS + step), stage.factor)
+
     if isinstance(stage.denoiser, NetworkFlowMap):
         jumps = TiledFlowMap(stage.denoiser, tile, halo, together)
-        folded = sample_flow_map(jumps, x, LinearGrid()(steps, path), **conditions)
+        fresh = float(stochastic)
+        folded = sample_flow_map(jumps, x, LinearGrid()(steps, path), gamma=fresh, noise=drawn, **conditions)
     else:
         blocks = TiledDenoiser(stage.guided, tile, halo, together)
         table = tables.sde_dpmpp_2m if stochastic else tables.dpmpp_2m
         grid_of_times: Grid = LogSNRGrid() if stochastic else LinearGrid()
-        corner = [n * stage.factor for n in start]
-
-        def drawn(step: int) -> Tensor:
-            return space_to_depth(
-                noise_of_box(seeds, corner, fine, channels, key=_STEPS + step), stage.factor
-            )
-
         folded = integrate(blocks, x, table(grid_of_times(steps, path), path), noise=drawn, **conditions)
     return finer(folded, coarse, stage.factor, stage.scale)
 
