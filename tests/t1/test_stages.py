@@ -252,6 +252,44 @@ def test_a_worse_run_guides_a_stage(runs: tuple[Path, Path], tmp_path: Path) -> 
     assert float((drawn[2.0] - drawn[1.0]).abs().max()) > 1e-4
 
 
+def test_the_student_of_a_guided_stage_learns_what_is_guided(
+    store: Path, runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher that is followed is the mix, the data's own term is left out, and the card says whose guidance it was.
+
+    With nothing to guide by (the same run, or a weight of 1) the mix is the teacher, so what is compared is what guides.
+    """
+    worse = trained(store, tmp_path / "worse", "4mm", steps=1, seed=3)
+    seen = {}
+
+    def kept(student: object, objective: object, *rest: object, **more: object) -> object:
+        seen["objective"] = objective
+        return train(student, objective, *rest, **more)  # type: ignore[arg-type]
+
+    from radiata_core.train import train
+
+    monkeypatch.setattr("radiata_core.train.train", kept)
+    state = torch.get_rng_state()
+    options = {"steps": 2, "batch_size": 2, "ema": (0.1,), "tensorboard": False, "grid_steps": 3, "depth": 1}
+    Distil(
+        out=tmp_path / "few", model=str(runs[0]), store=store, worse=str(worse), guidance=1.8, **options
+    ).run()  # type: ignore[arg-type]
+    torch.set_rng_state(state)
+    better, other = (load_model(run).denoiser for run in (runs[0], worse))
+    x, coarse = (torch.randn((1, n, 6, 6, 6), generator=torch.Generator().manual_seed(n)) for n in (8, 1))
+    told = {"coarse": coarse, **better.told(0.05, 1), **better.places((6, 6, 6), 8.0)}
+    t = torch.tensor(0.7, dtype=torch.float64)
+    with torch.no_grad():
+        followed = seen["objective"].teacher(x, t, **told)
+        mixed = other(x, t, **told) + 1.8 * (better(x, t, **told) - other(x, t, **told))
+        torch.testing.assert_close(followed, mixed, rtol=1e-4, atol=1e-5)
+        assert float((followed - better(x, t, **told)).abs().max()) > 1e-3
+    assert seen["objective"].denoising is None
+    made = load_model(tmp_path / "few")
+    assert made.metadata["worse"] == {"sha256": load_model(worse).sha256, "step": 1, "guidance": 1.8}
+    assert made.denoiser.worse is None and isinstance(made.denoiser.denoiser, NetworkFlowMap)
+
+
 def test_what_does_not_fit_is_one_line(
     store: Path, runs: tuple[Path, Path], base: Path, tmp_path: Path
 ) -> None:
@@ -270,3 +308,7 @@ def test_what_does_not_fit_is_one_line(
         Train(store=store, out=tmp_path / "x", stage="2mm", **(SMALL | {"network": "medforj"})).run()  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--method ctm and --store"):
         Distil(out=tmp_path / "y", model=str(runs[1]), method="reflow", pairs=tmp_path).run()
+    with pytest.raises(InputError, match="--worse for a stage"):
+        Distil(out=tmp_path / "y", model=str(base), store=store, worse=str(runs[0])).run()
+    with pytest.raises(InputError, match="two runs of one stage"):
+        Distil(out=tmp_path / "y", model=str(runs[0]), store=store, worse=str(runs[1])).run()

@@ -22,7 +22,7 @@ class Distil:
     ctm: a flow map learns to jump, from the heads of a store and the teacher's own steps (consistency trajectories with
     denoising score matching). reflow: the teacher draws pairs of noise and head into --pairs first, and the student learns
     the straight flow between them (SlimFlow's annealed reflow). Both start from the teacher's weights. Resumable to the bit.
-    A stage of a cascade (`train --stage`) is distilled by ctm too, on blocks of the store.
+    A stage of a cascade (`train --stage`) is distilled by ctm too, on blocks of the store, guided if there is a worse run.
 
     Example: radiata-t1 distil --store cohort.h5 --out runs/ctm --steps 500
     """
@@ -33,6 +33,10 @@ class Distil:
     """Consistency trajectories, or annealed reflow on pairs."""
     model: str = "rflow-4mm"
     """The teacher: a shipped model's name, a .safetensors file, or a run folder."""
+    worse: str | None = None
+    """For a stage: an earlier or smaller run of it; the student learns the teacher guided by it."""
+    guidance: float = 1.3
+    """Weight of that guidance; 1 is none."""
     start: str | None = None
     """An earlier student to go on from, of the same method; none starts from the teacher's weights."""
     store: Path | None = None
@@ -124,6 +128,8 @@ class Distil:
 
             distil_stage(self, loaded, file)
             return
+        if self.worse is not None:
+            raise InputError("expected --worse for a stage of a cascade; got another teacher. Leave it out.")
         teacher: Any = loaded.denoiser.eval()
         teacher.requires_grad_(False)
         first = None if self.start is None else load_model(find_model(self.start))

@@ -79,21 +79,35 @@ def train_stage(command: "Train") -> None:
 
 
 def distil_stage(command: "Distil", loaded: "LoadedModel", file: "Path") -> None:
-    """Distil a stage into one that jumps, by consistency trajectories on the blocks it was trained on."""
+    """Distil a stage into one that jumps, by consistency trajectories on the blocks it was trained on.
+
+    The student of a guided stage learns what is guided (Meng et al. 2023, https://arxiv.org/abs/2210.03142): one evaluation
+    where its teacher takes two. The data know nothing of guidance, so its diagonal is then learned from the teacher alone.
+    """
+    import dataclasses
+
+    from radiata_core.checkpoint import load_model
     from radiata_core.runs import Run, sha256
     from radiata_core.train import train
     from radiata_imaging.store import Store
     from radiata_t1.data.blocks import FineBlocks
+    from radiata_t1.model.cascades import guided
     from radiata_t1.model.stages import jumping_stage
+    from radiata_t1.model.weights import find_model
 
     if command.method != "ctm" or command.store is None or command.start is not None:
         raise InputError(
             "expected --method ctm and --store STORE without --start for a stage of a cascade; got another choice. "
             "Give the store it was trained on."
         )
+    if command.worse is not None:
+        loaded = guided(loaded, load_model(find_model(command.worse)), command.guidance)
     teacher: Any = loaded.denoiser.eval()
     teacher.requires_grad_(False)
     student = jumping_stage(teacher)
+    objective = command._objective(teacher)
+    if teacher.worse is not None:
+        objective = dataclasses.replace(objective, teacher=teacher.guided, denoising=None)
     spacing = float(loaded.metadata["coarse_spacing_mm"]) / teacher.factor
     block = tuple(int(n) for n in loaded.metadata["block"])
     with Store(command.store) as store:
@@ -115,7 +129,7 @@ def distil_stage(command: "Distil", loaded: "LoadedModel", file: "Path") -> None
             _fast(teacher)
             trained = train(
                 _fast(student).train(),
-                command._objective(teacher),
+                objective,
                 blocks,
                 command.out,
                 _plain(command._options()),
