@@ -1,0 +1,50 @@
+"""Stages of several runs in one file in half precision, as the shipped `cascade-1mm` is.
+
+    python docs/scripts/join_cascade.py OUT.safetensors RUN STEPS CORRUPTION {jumps,fresh,solved,stochastic} [RUN ...]
+
+Four words a stage, coarsest first: its run (or file), evaluations, sd of the noise put on what it is given, and how it is
+drawn: jumps of a distilled stage, or jumps with fresh noise between them; a denoiser solved, or solved stochastically.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from radiata_core.checkpoint import load_model, save_model
+from radiata_core.errors import InputError
+from radiata_core.flowmaps import NetworkFlowMap
+from radiata_core.refinement import Cascade
+from radiata_t1.model.cascades import joined
+from radiata_t1.model.weights import find_model
+
+OF_STAGE = ("coarse_spacing_mm", "block", "training", "distillation", "step", "worse", "options")
+
+
+def main() -> None:
+    out, words = Path(sys.argv[1]), sys.argv[2:]
+    if not words or len(words) % 4:
+        raise InputError(f"expected four words a stage; got {len(words)}. See the head of this file.")
+    models = [load_model(find_model(word)) for word in words[::4]]
+    whole, metadata, _ = joined(models)
+    how = words[3::4]
+    for stage, word in zip(whole.stages, how, strict=True):
+        if isinstance(stage.denoiser, NetworkFlowMap) != (word in ("jumps", "fresh")):
+            raise InputError(
+                f"expected jumps or fresh for a distilled stage alone; got {word}. Name another way."
+            )
+    cascade = Cascade(
+        list(whole.stages),
+        whole.spacing,
+        [int(word) for word in words[1::4]],
+        [float(word) for word in words[2::4]],
+        [word in ("fresh", "stochastic") for word in how],
+    )
+    common = {key: value for key, value in metadata.items() if key not in (*OF_STAGE, "stages")}
+    stages = [{key: model.metadata.get(key) for key in OF_STAGE} for model in models]
+    save_model(out, cascade, metadata=common | {"name": out.stem, "stages": stages}, dtype="float16")
+    card = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+    print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, {card['denoiser']['steps']} evaluations")
+
+
+if __name__ == "__main__":
+    main()
