@@ -207,6 +207,27 @@ def test_heads_of_a_base_model_drawn_finer(runs: tuple[Path, Path], base: Path, 
     torch.testing.assert_close(finer(head, 3, tile=4), expected, rtol=0, atol=1e-5)
 
 
+def test_evaluations_of_each_stage_can_be_asked_for(
+    runs: tuple[Path, Path], base: Path, tmp_path: Path
+) -> None:
+    """The head is that of a cascade of these numbers, the sidecar says them, and a head of other numbers is another."""
+    stages, spec = tuple(map(str, runs)), PreprocessSpec("LPS", 4.0, (12, 12, 12))
+    cascade, _, _ = joined([load_model(run) for run in runs])
+    head = torch.linspace(-1, 1, 12**3).reshape(12, 12, 12)
+    with torch.no_grad():
+        asked = Cascade(**cascade.options | {"steps": (1, 3)})(box_mean(head[None, None], 2), [3])[0, 0]
+    drawn = Finer.of(stages, 2.0, spec, (1, 3))(head, 3)
+    torch.testing.assert_close(drawn, asked.clamp(-1, 1.5), rtol=0, atol=1e-5)
+    assert float((drawn - Finer.of(stages, 2.0, spec)(head, 3)).abs().max()) > 1e-3
+    common = {"model": str(base), "steps": 2, "sampler": "ddim", "cascade": stages, "resolution": "2mm"}
+    Sample(out=tmp_path, seeds=(3,), cascade_steps=(1, 3), **common).run()  # type: ignore[arg-type]
+    sidecar = tmp_path / "sub-syn0003_desc-synthetic_T1w.json"
+    assert json.loads(sidecar.read_text())["CascadeSteps"] == [1, 3]
+    for wrong in ((2,), (0, 1)):
+        with pytest.raises(InputError, match="of 2 numbers >= 1"):
+            Finer.of(stages, 2.0, spec, wrong)
+
+
 def test_a_cascade_survives_its_file(runs: tuple[Path, Path], tmp_path: Path) -> None:
     cascade, metadata, _ = joined([load_model(run) for run in runs])
     save_model(tmp_path / "c.safetensors", cascade, metadata=metadata)

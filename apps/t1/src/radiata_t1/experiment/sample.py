@@ -53,7 +53,9 @@ class Sample:
     """Voxels of the heads. 1mm where no model is named: the model's head of 4 mm is drawn finer by the stages of --cascade;
     4mm is the model's own head. A model that is named draws on its own grid unless this says otherwise."""
     cascade: tuple[str, ...] = ("cascade-1mm",)
-    """The stages that draw finer: a shipped cascade, a file, or the runs of train --stage, coarsest first."""
+    """The stages that draw finer: a shipped cascade, a file, or the runs of train --stage or distil, coarsest first."""
+    cascade_steps: tuple[int, ...] = ()
+    """Evaluations of each stage, coarsest first; by default those that the stages come with."""
     seeds: tuple[int, ...] = (0,)
     """One head a seed."""
     steps: int | None = None
@@ -212,7 +214,7 @@ class Sample:
         word = self.resolution or ("1mm" if self.model is None else None)
         if word is None or resolution_mm(word) == base.spacing:
             return None
-        finer = Finer.of(self.cascade, resolution_mm(word), base)
+        finer = Finer.of(self.cascade, resolution_mm(word), base, self.cascade_steps)
         finer.prepare(device)
         return finer
 

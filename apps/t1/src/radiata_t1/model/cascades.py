@@ -131,16 +131,20 @@ class Finer:
     base: PreprocessSpec
 
     @classmethod
-    def of(cls, names: Sequence[str], spacing: float, base: PreprocessSpec) -> "Finer":
+    def of(
+        cls, names: Sequence[str], spacing: float, base: PreprocessSpec, steps: Sequence[int] = ()
+    ) -> "Finer":
         """The stages called `names` for base heads on the grid `base`.
 
         Args:
             names: A cascade (shipped, a file, a run folder), or stages of one, coarsest first.
             spacing: Of the heads asked for, mm.
             base: Grid of the base heads.
+            steps: Evaluations of each stage; none: those the stages come with.
 
         Raises:
-            InputError: no such stages, another kind of model, a base of another grid, a spacing they do not make.
+            InputError: no such stages, another kind of model, a base of another grid, a spacing they do not make, not one
+                number >= 1 a stage.
         """
         files = [find_model(name) for name in names]
         cascade, metadata, checksum = joined([load_model(file) for file in files])
@@ -157,6 +161,16 @@ class Finer:
             raise InputError(
                 f"expected a resolution out of {made}; got {spacing:g}mm. {files[0].name} makes no other."
             )
+
+        def listed(numbers: Sequence[int]) -> str:
+            return " ".join(map(str, numbers))
+
+        if steps and (len(steps) != len(cascade.steps) or min(steps) < 1):
+            raise InputError(
+                f"expected --cascade-steps of {len(cascade.steps)} numbers >= 1, one a stage; got {listed(steps)}. "
+                f"They come with {listed(cascade.steps)}."
+            )
+        cascade.steps = tuple(steps) or cascade.steps
         name = "+".join(file.stem if len(files) == 1 else file.parent.name for file in files)
         return cls(cascade.eval(), name, metadata, checksum, spacing, base)
 
