@@ -9,6 +9,7 @@ drawn: jumps of a distilled stage, or jumps with fresh noise between them; a den
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from radiata_core.checkpoint import load_model, save_model
 from radiata_core.errors import InputError
@@ -18,6 +19,17 @@ from radiata_t1.model.cascades import joined
 from radiata_t1.model.weights import find_model
 
 OF_STAGE = ("coarse_spacing_mm", "block", "training", "distillation", "step", "worse", "options")
+
+
+PATHS = ("store", "out", "model", "init", "start", "pairs", "worse", "preset")
+
+
+def options_of(run: Path) -> dict[str, Any]:
+    """The options of the last command of a run folder, without paths; of a file, what its card says."""
+    if not run.is_dir():
+        return {}
+    options = json.loads((run / "run.json").read_text(encoding="utf-8"))["options"]
+    return {"options": {key: value for key, value in options.items() if key not in PATHS}}
 
 
 def main() -> None:
@@ -40,7 +52,10 @@ def main() -> None:
         [word in ("fresh", "stochastic") for word in how],
     )
     common = {key: value for key, value in metadata.items() if key not in (*OF_STAGE, "stages")}
-    stages = [{key: model.metadata.get(key) for key in OF_STAGE} for model in models]
+    stages = [
+        {key: model.metadata.get(key) for key in OF_STAGE} | options_of(Path(word))
+        for model, word in zip(models, words[::4], strict=True)
+    ]
     save_model(out, cascade, metadata=common | {"name": out.stem, "stages": stages}, dtype="float16")
     card = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
     print(f"{out.name}: {out.stat().st_size / 1e6:.1f} MB, {card['denoiser']['steps']} evaluations")

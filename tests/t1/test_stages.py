@@ -171,6 +171,8 @@ def test_a_student_starts_as_its_teacher_and_jumps(
     torch.set_rng_state(state)
     made = load_model(tmp_path / "student")
     assert made.metadata["distillation"]["teacher_sha256"] == load_model(runs[1]).sha256
+    assert made.metadata["distillation"]["store_id"] == Store(store).store_id
+    assert (made.metadata["distillation"]["people"], made.metadata["distillation"]["heads"]) == (3, 6)
     with torch.no_grad():
         drawn = refine(made.denoiser, coarse, [0], steps=2, corruption=0.05)
     assert drawn.shape == (1, 1, 24, 24, 24) and bool(drawn.isfinite().all())

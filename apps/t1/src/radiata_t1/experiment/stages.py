@@ -134,7 +134,17 @@ def distil_stage(command: "Distil", loaded: "LoadedModel", file: "Path") -> None
                 command.out,
                 _plain(command._options()),
                 metadata=dict(loaded.metadata)
-                | {"distillation": {"method": "ctm", "teacher": file.stem, "teacher_sha256": loaded.sha256}},
+                | {
+                    "distillation": {
+                        "method": "ctm",
+                        "teacher": file.stem,
+                        "teacher_sha256": loaded.sha256,
+                        "store": store.path.name,
+                        "store_id": store.store_id,
+                        "people": len(set(blocks.people)),
+                        "heads": len(blocks),
+                    }
+                },
                 groups=blocks.people,
             )
     _said(trained, command.steps)
