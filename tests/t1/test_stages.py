@@ -295,7 +295,13 @@ def test_the_student_of_a_guided_stage_learns_what_is_guided(
     state = torch.get_rng_state()
     options = {"steps": 2, "batch_size": 2, "ema": (0.1,), "tensorboard": False, "grid_steps": 3, "depth": 1}
     Distil(
-        out=tmp_path / "few", model=str(runs[0]), store=store, worse=str(worse), guidance=1.8, **options
+        out=tmp_path / "few",
+        model=str(runs[0]),
+        store=store,
+        worse=str(worse),
+        guidance=1.8,
+        fresh=True,
+        **options,
     ).run()  # type: ignore[arg-type]
     torch.set_rng_state(state)
     better, other = (load_model(run).denoiser for run in (runs[0], worse))
@@ -311,6 +317,8 @@ def test_the_student_of_a_guided_stage_learns_what_is_guided(
     made = load_model(tmp_path / "few")
     assert made.metadata["worse"] == {"sha256": load_model(worse).sha256, "step": 1, "guidance": 1.8}
     assert made.denoiser.worse is None and isinstance(made.denoiser.denoiser, NetworkFlowMap)
+    cascade, _, _ = joined([made])
+    assert (cascade.steps, cascade.stochastic) == ((4,), (True,))
 
 
 def test_what_does_not_fit_is_one_line(

@@ -37,6 +37,8 @@ class Distil:
     """For a stage: an earlier or smaller run of it; the student learns the teacher guided by it."""
     guidance: float = 1.3
     """Weight of that guidance; 1 is none."""
+    fresh: bool = False
+    """For a stage: sample draws all noise anew between its jumps, which mends errors and costs some of the finest detail."""
     start: str | None = None
     """An earlier student to go on from, of the same method; none starts from the teacher's weights."""
     store: Path | None = None

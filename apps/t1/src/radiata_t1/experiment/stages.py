@@ -135,6 +135,7 @@ def distil_stage(command: "Distil", loaded: "LoadedModel", file: "Path") -> None
                 _plain(command._options()),
                 metadata=dict(loaded.metadata)
                 | {
+                    "sampling": {"steps": 4, "stochastic": command.fresh},
                     "distillation": {
                         "method": "ctm",
                         "teacher": file.stem,
@@ -143,7 +144,7 @@ def distil_stage(command: "Distil", loaded: "LoadedModel", file: "Path") -> None
                         "store_id": store.store_id,
                         "people": len(set(blocks.people)),
                         "heads": len(blocks),
-                    }
+                    },
                 },
                 groups=blocks.people,
             )
