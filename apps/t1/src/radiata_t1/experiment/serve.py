@@ -23,7 +23,7 @@ OFFER = Offer(
             fields=(_SEED,), shows=_HEADS,
         ),
         Preset(
-            "fine", "A head at 1 mm", "192 x 224 x 192 voxels: the generator's head drawn finer, in half a minute.",
+            "fine", "A head at 1 mm", "192 x 224 x 192 voxels: the generator's head drawn finer, in a quarter of a minute.",
             (("sample", "--resolution", "1mm", "--batch-size", "1", *_DRAW), _REPORT),
             fields=(_SEED,), shows=_HEADS,
         ),
