@@ -13,6 +13,7 @@ from radiata_core.errors import InputError
 from radiata_core.flowmaps import NetworkFlowMap
 from radiata_core.nets.unet import depth_to_space
 from radiata_core.refinement import Cascade, Refinement, box_mean, interpolated, refine, residual
+from radiata_core.train import train
 from radiata_imaging.nifti import read_volume
 from radiata_imaging.preprocess import PreprocessSpec
 from radiata_imaging.store import Item, Store, StoreWriter
@@ -228,6 +229,8 @@ def test_evaluations_of_each_stage_can_be_asked_for(
     for wrong in ((2,), (0, 1)):
         with pytest.raises(InputError, match="of 2 numbers >= 1"):
             Finer.of(stages, 2.0, spec, wrong)
+    with pytest.raises(InputError, match="drawn finer; got the model's own grid"):
+        Sample(out=tmp_path, model=str(base), cascade_steps=(1, 3)).run()
 
 
 def test_a_cascade_survives_its_file(runs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -278,18 +281,13 @@ def test_a_worse_run_guides_a_stage(runs: tuple[Path, Path], tmp_path: Path) -> 
 def test_the_student_of_a_guided_stage_learns_what_is_guided(
     store: Path, runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The teacher that is followed is the mix, the data's own term is left out, and the card says whose guidance it was.
-
-    With nothing to guide by (the same run, or a weight of 1) the mix is the teacher, so what is compared is what guides.
-    """
+    """The teacher that is followed is the mix, the data's own term is left out, and the card says whose guidance it was."""
     worse = trained(store, tmp_path / "worse", "4mm", steps=1, seed=3)
     seen = {}
 
     def kept(student: object, objective: object, *rest: object, **more: object) -> object:
         seen["objective"] = objective
         return train(student, objective, *rest, **more)  # type: ignore[arg-type]
-
-    from radiata_core.train import train
 
     monkeypatch.setattr("radiata_core.train.train", kept)
     state = torch.get_rng_state()
@@ -339,7 +337,9 @@ def test_what_does_not_fit_is_one_line(
         Train(store=store, out=tmp_path / "x", stage="2mm", **(SMALL | {"network": "medforj"})).run()  # type: ignore[arg-type]
     with pytest.raises(InputError, match="--method ctm and --store"):
         Distil(out=tmp_path / "y", model=str(runs[1]), method="reflow", pairs=tmp_path).run()
-    with pytest.raises(InputError, match="--worse for a stage"):
+    with pytest.raises(InputError, match="--worse and --fresh for a stage"):
         Distil(out=tmp_path / "y", model=str(base), store=store, worse=str(runs[0])).run()
+    with pytest.raises(InputError, match="--worse and --fresh for a stage"):
+        Distil(out=tmp_path / "y", model=str(base), store=store, fresh=True).run()
     with pytest.raises(InputError, match="two runs of one stage"):
         Distil(out=tmp_path / "y", model=str(runs[0]), store=store, worse=str(runs[1])).run()

@@ -130,8 +130,10 @@ class Distil:
 
             distil_stage(self, loaded, file)
             return
-        if self.worse is not None:
-            raise InputError("expected --worse for a stage of a cascade; got another teacher. Leave it out.")
+        if self.worse is not None or self.fresh:
+            raise InputError(
+                "expected --worse and --fresh for a stage of a cascade; got another teacher. Leave them out."
+            )
         teacher: Any = loaded.denoiser.eval()
         teacher.requires_grad_(False)
         first = None if self.start is None else load_model(find_model(self.start))

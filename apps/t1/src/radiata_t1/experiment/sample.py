@@ -213,6 +213,10 @@ class Sample:
         base = spec_of(loaded)
         word = self.resolution or ("1mm" if self.model is None else None)
         if word is None or resolution_mm(word) == base.spacing:
+            if self.cascade_steps:
+                raise InputError(
+                    "expected --cascade-steps for heads that are drawn finer; got the model's own grid. Add --resolution."
+                )
             return None
         finer = Finer.of(self.cascade, resolution_mm(word), base, self.cascade_steps)
         finer.prepare(device)
