@@ -16,9 +16,9 @@ many a stage as `--steps ARM=N`. A stage that two arms share is measured once.
                              held out, interval over heads
               tail           share of voxels further than four sd (of real residuals) from interpolation, over the real share
               seconds        processor seconds of a head, one thread
-    chain     Heads of `rflow-4mm`, averaged to the first grid, go through the stages down to 2 mm, the last of the
-              `--until`: the same KID, the spectrum by octave, Wasserstein-1 of intensities, seconds of all stages.
-              Floor: validation people against test people.
+    chain     Heads of `rflow-4mm`, averaged to the first grid, go through the stages down to `--until`: the same KID, the
+              spectrum by octave (0 ends at the Nyquist frequency, 1 at half of it), Wasserstein-1 of intensities, seconds of
+              all stages. Floor: validation people against test people.
 """
 
 import argparse
@@ -27,6 +27,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from t1_1mm import array_of, mean_and_interval, spread_over
 
 GRID = (192, 224, 192)
 BASE, TRAINED = 4.0, 48
@@ -50,22 +52,6 @@ def arms_of(named: Sequence[str], steps: Sequence[str]) -> dict[str, Any]:
             cascade = Cascade(**options)
         arms[name] = cascade.eval()
     return arms
-
-
-def interval(values: Any) -> list[float]:
-    """Mean and 95 % bootstrap interval over rows."""
-    import numpy as np
-
-    rng, rows = np.random.default_rng(0), np.asarray(values, dtype=float)
-    means = rows[rng.integers(len(rows), size=(2000, len(rows)))].mean(1)
-    return [round(float(v), 3) for v in (rows.mean(), *np.percentile(means, [2.5, 97.5]))]
-
-
-def spread_over(indices: Any, number: int) -> list[int]:
-    """At most `number` rows, evenly spaced."""
-    import numpy as np
-
-    return [int(indices[i]) for i in np.linspace(0, len(indices) - 1, min(number, len(indices))).astype(int)]
 
 
 class Judge:
@@ -136,7 +122,7 @@ class Judge:
         octaves = {}
         for number in range(3):
             ours, theirs = self.octave(power, number), self.octave(self.power, number)
-            octaves[f"octave_{number}_db"] = interval(ours - theirs.mean())
+            octaves[f"octave_{number}_db"] = mean_and_interval(ours - theirs.mean())
         return {
             "kid": self.kid(self.scale(np.stack([self.network(head) for head in heads]))),
             **octaves,
@@ -173,8 +159,8 @@ def stage_alone(
         drawn.append(one[0, 0].numpy())
     power = np.stack([judge.decibels(head) for head in drawn])
     return {
-        "band_db": interval(judge.octave(power, 0) - judge.octave(judge.power, 0)),
-        "below_db": interval(judge.octave(power, 1) - judge.octave(judge.power, 1)),
+        "band_db": mean_and_interval(judge.octave(power, 0) - judge.octave(judge.power, 0)),
+        "below_db": mean_and_interval(judge.octave(power, 1) - judge.octave(judge.power, 1)),
         "energy_ratio": round(float(np.sqrt(np.mean(off) / np.mean(apart))), 3),
         "kid": judge.kid(judge.scale(np.stack([judge.network(head) for head in drawn]))),
         "tail": round(float(np.mean(tails) / np.mean(real_tails)), 3),
@@ -189,18 +175,13 @@ def base_heads(number: int, spacing: float) -> Any:
     import torch
 
     from radiata_core.refinement import box_mean
-    from radiata_core.runs import read_json
-    from radiata_imaging.nifti import Intensity, read_volume, sidecar_path
     from radiata_t1.experiment.sample import Sample, file_name
 
     heads = []
     with tempfile.TemporaryDirectory() as folder:
         Sample(out=Path(folder), seeds=tuple(range(number)), model="rflow-4mm", dtype="float32").run()
         for seed in range(number):
-            path = Path(folder) / file_name(seed)
-            told = read_json(sidecar_path(path))["IntensityMap"]
-            scale = Intensity(*(float(told[key]) for key in ("low", "high", "top")))
-            heads.append(torch.from_numpy(scale.from_file(read_volume(path).array)).float())
+            heads.append(torch.from_numpy(array_of(Path(folder) / file_name(seed))).float())
     return box_mean(torch.stack(heads)[:, None], round(spacing / BASE))
 
 
